@@ -1,0 +1,225 @@
+"""The command line: tfmeta train | evaluate | adapt | predict."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmeta import data, training
+from tfmeta.data import ImageFormat
+from tfmeta.data.sources import IMAGE_SUFFIXES
+from tfmeta.evaluation import Evaluation, evaluate
+from tfmeta.files import replacing, write_json
+from tfmeta.recipes import Recipe
+from tfmeta.threads import configure_threads
+
+MODEL, TASK = "model.keras", "task.json"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command; returns the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        configure_threads()
+        options.command(options)
+    except KeyboardInterrupt:
+        print("tfmeta: interrupted; `tfmeta train` resumes if called again.", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if options.debug:
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        print(f"tfmeta: error: {text}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="tfmeta", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        sub.set_defaults(command=function)
+        return sub
+
+    sub = command("train", _train, "Meta-train and test by a recipe; resume if interrupted.")
+    sub.add_argument("recipe", help="a folder with a recipe.yaml, or a YAML file")
+    sub.add_argument("--output", required=True, help="the run folder to write")
+    sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
+    sub.add_argument("--epochs", type=int, help="instead of the recipe's")
+    sub.add_argument("--seed", type=int, help="instead of the recipe's")
+
+    sub = command("evaluate", _evaluate, "Measure a trained learner on episodes.")
+    sub.add_argument("run", help="a run folder")
+    sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
+    sub.add_argument("--split", default="test", choices=["train", "validation", "test"])
+    sub.add_argument("--n-episodes", type=int, help="instead of the recipe's")
+    sub.add_argument("--inner-steps", type=int, help="measure after 0, 1, … this many steps")
+    sub.add_argument("--seed", type=int, help="instead of the recipe's")
+    sub.add_argument("--output", type=Path, help="a JSON file to write")
+
+    sub = command("adapt", _adapt, "Learn one task from a handful of examples.")
+    sub.add_argument("run", help="a run folder")
+    sub.add_argument(
+        "--support",
+        required=True,
+        type=Path,
+        help="a folder with one sub-folder of images per class; or a CSV file without a header, "
+        "one example per line, its last column the label or target",
+    )
+    sub.add_argument("--output", required=True, type=Path, help="the folder to write")
+
+    sub = command("predict", _predict, "Predict with an adapted model.")
+    sub.add_argument("task", type=Path, help="a folder that `tfmeta adapt` wrote")
+    sub.add_argument(
+        "inputs", nargs="+", type=Path, help="images, folders of images, or one CSV file"
+    )
+    return parser
+
+
+# === Commands ===
+
+
+def _train(options: argparse.Namespace) -> None:
+    recipe = Recipe.load(options.recipe)
+    changes = {k: v for k in ("epochs", "seed") if (v := getattr(options, k)) is not None}
+    if changes:
+        content = recipe.to_dict()
+        recipe = Recipe.from_dict({**content, "training": {**content["training"], **changes}})
+    result = training.train(recipe, options.output, options.data_dir)
+    _report(result)
+    pictures = sorted(p.name for p in Path(options.output).glob("*.png"))
+    print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …")
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    learner = training.load_learner(options.run)
+    recipe = Recipe.load(options.run)
+    section = getattr(recipe, "validation" if options.split == "validation" else "evaluation")
+    episodes = recipe.make_episodes(
+        recipe.load_data(options.split, options.data_dir), options.split, seed=options.seed
+    )
+    result = evaluate(
+        learner,
+        episodes,
+        section["n_episodes"] if options.n_episodes is None else options.n_episodes,
+        recipe.evaluation.get("inner_steps") if options.inner_steps is None else options.inner_steps,
+        verbose=sys.stdout.isatty(),
+    )
+    _report(result)
+    if options.output:
+        seed = recipe.training.seed if options.seed is None else options.seed
+        summary = {"protocol": recipe.protocol, "split": options.split, "seed": seed}
+        write_json(options.output, {**result.to_dict(), **summary})
+
+
+def _adapt(options: argparse.Namespace) -> None:
+    learner = training.load_learner(options.run)
+    details = json.loads((Path(options.run) / training.DETAILS).read_text(encoding="utf-8"))
+    is_regression = Recipe.load(options.run).is_regression
+    class_names: list[str] | None = None
+    if options.support.is_dir():
+        if details["image_format"] is None:
+            raise ValueError(
+                f"{options.run} was not trained on image files: give a CSV file as --support."
+            )
+        support = data.sources.folder(options.support, image_format=ImageFormat(**details["image_format"]))
+        class_names = support.class_names
+        support_x = support.fetch(np.concatenate(support.rows)).numpy()
+        support_y = np.repeat(np.arange(len(support)), [len(rows) for rows in support.rows])
+    else:
+        table = _read_csv(options.support)
+        support_x, support_y = table[:, :-1], table[:, -1]
+        support_x = _examples(support_x, details["example_shape"], options.support)
+        if is_regression:
+            support_y = support_y[:, None]
+        else:
+            labels, support_y = np.unique(support_y, return_inverse=True)
+            class_names = [f"{label:g}" for label in labels]
+    adapted = learner.adapt(support_x, support_y, class_names)
+    options.output.mkdir(parents=True, exist_ok=True)
+    with replacing(options.output / MODEL) as temporary:
+        adapted.save(temporary)
+    write_json(options.output / TASK, {"class_names": class_names, **details})
+    classes = "" if class_names is None else f" of the classes {', '.join(class_names)}"
+    print(f"Learned from {len(support_x)} examples{classes}. Written to {options.output}.")
+
+
+def _predict(options: argparse.Namespace) -> None:
+    if not (options.task / TASK).is_file():
+        raise ValueError(f"{options.task} is no task folder: make one with `tfmeta adapt`.")
+    task = json.loads((options.task / TASK).read_text(encoding="utf-8"))
+    model = keras.models.load_model(options.task / MODEL)
+    names: list[str]
+    if all(path.suffix.lower() == ".csv" for path in options.inputs):
+        tables = [_read_csv(path) for path in options.inputs]
+        x = _examples(np.concatenate(tables), task["example_shape"], options.inputs[0])
+        names = [f"{p}:{i + 1}" for p, t in zip(options.inputs, tables, strict=True) for i in range(len(t))]
+    else:
+        files = [f for path in options.inputs for f in _image_files(path)]
+        image_format = ImageFormat(**task["image_format"])
+        pixels = [image_format.from_bytes(f.read_bytes()).numpy() for f in files]
+        x, names = np.stack(pixels).astype(np.float32) / 255, [str(f) for f in files]
+    # One batch: a transductive model normalises all queries together.
+    outputs = np.asarray(model.predict(x, batch_size=len(x), verbose=0))
+    if task["class_names"] is None:
+        for name, output in zip(names, outputs, strict=True):
+            print(name, *(f"{value:.6g}" for value in output.ravel()), sep="\t")
+        return
+    logits = outputs[:, : len(task["class_names"])]
+    probabilities = np.asarray(keras.ops.softmax(logits))
+    for name, p in zip(names, probabilities, strict=True):
+        print(name, task["class_names"][p.argmax()], f"{p.max():.4f}", sep="\t")
+
+
+# === Inputs and outputs ===
+
+
+def _report(result: Evaluation) -> None:
+    if result.by_inner_step is not None:
+        for row in result.to_dict()["by_inner_step"]:
+            note = " (before adaptation)" if row["inner_steps"] == 0 else ""
+            print(
+                f"after {row['inner_steps']:2d} inner steps: {result.metric} "
+                f"{row['mean']:.4f} ± {row['ci95']:.4f}{note}"
+            )
+    print(f"Test: {result}, ± is the 95 % confidence interval.")
+
+
+def _read_csv(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise ValueError(f"No such file or folder: {path}.")
+    try:
+        return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
+    except ValueError as error:
+        raise ValueError(f"{path} must be a CSV file of numbers without a header: {error}") from error
+
+
+def _examples(table: np.ndarray, shape: list[int], path: Path) -> np.ndarray:
+    if table.shape[1] != np.prod(shape):
+        raise ValueError(
+            f"{path}: an example has {table.shape[1]} numbers, but the learner was trained on "
+            f"examples of shape {tuple(shape)}."
+        )
+    return table.reshape(-1, *shape)
+
+
+def _image_files(path: Path) -> list[Path]:
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
+        if not files:
+            raise ValueError(f"{path} has no images ({', '.join(IMAGE_SUFFIXES)}).")
+        return files
+    if not path.is_file():
+        raise ValueError(f"No such file or folder: {path}.")
+    return [path]

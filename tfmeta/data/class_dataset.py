@@ -1,0 +1,270 @@
+"""Data sets of classes, and the classification episodes drawn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmeta.data.images import ImageFormat
+from tfmeta.data.pipeline import EpisodeRandom, Size, check_size, episode_pipeline
+
+
+class ClassDataset:
+    """Examples grouped by class, from which N-way K-shot episodes are drawn.
+
+    Made by `tfmeta.data.load`.
+
+    Args:
+        class_names: A name for each class.
+        rows: For each class the rows of its examples, integers that `fetch` understands.
+        fetch: From an int tensor of rows `[N]` to their examples `[N, *x]`, float32. Runs inside
+            `tf.data`.
+        example_shape: *x.
+        image_format: How files are read as such images, where they are images.
+        source: What it is and how it was split, for records.
+    """
+
+    def __init__(
+        self,
+        class_names: Sequence[str],
+        rows: Sequence[np.ndarray],
+        fetch: Callable[[tf.Tensor], tf.Tensor],
+        example_shape: Sequence[int],
+        image_format: ImageFormat | None = None,
+        source: Mapping[str, Any] | None = None,
+    ) -> None:
+        if len(class_names) != len(rows) or len(set(class_names)) != len(class_names):
+            raise ValueError("Each class needs a name of its own.")
+        self.class_names = list(class_names)
+        self.rows = [np.asarray(r, np.int64) for r in rows]
+        self.fetch = fetch
+        self.example_shape = tuple(example_shape)
+        self.image_format = image_format
+        self.source = dict(source or {})
+
+    @classmethod
+    def from_arrays(
+        cls,
+        x: Any,
+        y: Any,
+        class_names: Sequence[str] | None = None,
+        image_format: ImageFormat | None = None,
+        source: Mapping[str, Any] | None = None,
+    ) -> ClassDataset:
+        """Groups arrays by label.
+
+        Args:
+            x: `[N, *x]`; uint8 is scaled to [0, 1], other types become float32 as they are.
+            y: `[N]` integer labels.
+            class_names: Names of the labels 0, 1, …; by default the labels themselves.
+            image_format: As in the class.
+            source: As in the class.
+
+        Returns:
+            A data set with the classes that have examples, in the order of their labels.
+
+        Raises:
+            ValueError: If the lengths differ, the labels are no integers, or a value is NaN or
+                infinite.
+        """
+        x, y = np.asarray(x), np.asarray(y)
+        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
+            raise ValueError(
+                f"Arrays must be x [N, *x] and y [N]; got the shapes {x.shape} and {y.shape}."
+            )
+        if not np.issubdtype(y.dtype, np.integer):
+            raise ValueError(f"The labels y must be integers; got {y.dtype}.")
+        if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
+            raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
+        if not np.isfinite(x).all():
+            raise ValueError("The examples x must be finite; some are NaN or infinite.")
+        if class_names is not None and (y.min() < 0 or y.max() >= len(class_names)):
+            raise ValueError(
+                f"Labels must be from 0 to {len(class_names) - 1}, one per class name; "
+                f"got {y.min()} to {y.max()}."
+            )
+        order = np.argsort(y, kind="stable")
+        labels, counts = np.unique(y, return_counts=True)
+        with tf.device("CPU"):
+            store = tf.constant(x if x.dtype == np.uint8 else x.astype(np.float32))
+
+        def fetch(rows: tf.Tensor) -> tf.Tensor:
+            examples = tf.gather(store, rows)
+            return tf.cast(examples, tf.float32) / 255 if store.dtype == tf.uint8 else examples
+
+        return cls(
+            [str(k) if class_names is None else class_names[k] for k in labels],
+            np.split(order, np.cumsum(counts)[:-1]),
+            fetch,
+            x.shape[1:],
+            image_format,
+            source,
+        )
+
+    def __len__(self) -> int:
+        return len(self.class_names)
+
+    def __repr__(self) -> str:
+        sizes = [len(r) for r in self.rows] or [0]
+        return (
+            f"<ClassDataset of {len(self)} classes with {min(sizes)} to {max(sizes)} examples of "
+            f"shape {self.example_shape}, {self.source}>"
+        )
+
+    def subset(self, class_names: Sequence[str], **source: Any) -> ClassDataset:
+        """The data set of these classes alone.
+
+        Args:
+            class_names: Names of classes, each in this data set.
+            **source: What to add to `source`.
+        """
+        position = {name: i for i, name in enumerate(self.class_names)}
+        unknown = [name for name in class_names if name not in position]
+        if unknown:
+            raise ValueError(f"No such classes here: {unknown[:5]}.")
+        return ClassDataset(
+            class_names,
+            [self.rows[position[name]] for name in class_names],
+            self.fetch,
+            self.example_shape,
+            self.image_format,
+            {**self.source, **source},
+        )
+
+    def drop_small_classes(self, n_examples: int) -> ClassDataset:
+        """The data set of the classes with at least `n_examples` examples."""
+        return self.subset(
+            [
+                name
+                for name, rows in zip(self.class_names, self.rows, strict=True)
+                if len(rows) >= n_examples
+            ]
+        )
+
+    def episodes(
+        self,
+        n_way: Size = 5,
+        n_shot: Size = 1,
+        n_query: Size = 15,
+        meta_batch_size: int = 4,
+        seed: int = 0,
+        start: int = 0,
+        shard: tuple[int, int] = (0, 1),
+    ) -> tf.data.Dataset:
+        """An endless data set of meta-batches of episodes, for `fit`.
+
+        Episode `index` is a pure function of (seed, index), whatever the meta-batch size, machine
+        or point of resumption. Classes and their labels are drawn anew in each episode, its rows
+        are in random order, and no example occurs twice in it.
+
+        Args:
+            n_way: Classes per episode; an integer or an inclusive range (low, high).
+            n_shot: Support examples per class; likewise.
+            n_query: Queries per class; likewise.
+            meta_batch_size: Episodes per element, T.
+            seed: Seed of the episodes.
+            start: Index of the first episode: to resume after `k` meta-batches, give
+                `k * meta_batch_size` (times the number of workers).
+            shard: (w, W): the share of worker w of W, the indices congruent to w.
+
+        Returns:
+            A data set of `(inputs, query_y)` with `support_x` `[T, n_way·n_shot, *x]` float32,
+            `support_y` `[T, n_way·n_shot]` int32, `query_x` `[T, n_way·n_query, *x]` float32, and
+            `query_y` `[T, n_way·n_query]` int32. Where a size is a range, it is drawn once per
+            meta-batch, the shapes are those of the highest sizes, the inputs have `support_mask`
+            and `query_mask`, and the elements are `(inputs, query_y, query_mask)`: Keras takes
+            the third as sample weights.
+
+        Raises:
+            ValueError: If there are too few classes, a class has too few examples, or a size or
+                range is invalid.
+        """
+        sizes = {
+            "n_way": check_size("n_way", n_way, minimum=2),
+            "n_shot": check_size("n_shot", n_shot),
+            "n_query": check_size("n_query", n_query),
+        }
+        ways, shots, queries = (high for _, high in sizes.values())
+        ranged = any(low != high for low, high in sizes.values())
+        self._check_enough(ways, shots, queries)
+        counts = np.array([len(r) for r in self.rows])
+        largest = int(counts.max())
+        with tf.device("CPU"):
+            class_sizes = tf.constant(counts, tf.int32)
+            class_starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
+            all_rows = tf.constant(np.concatenate(self.rows))
+
+        def describe(random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> Any:
+            classes = tf.math.top_k(random.bits([len(self)]), ways).indices
+            bits = random.bits([ways, largest])
+            exists = tf.range(largest) < tf.gather(class_sizes, classes)[:, None]
+            picks = tf.math.top_k(tf.where(exists, bits, tf.int32.min), shots + queries).indices
+            positions = tf.gather(class_starts, classes)[:, None] + tf.cast(picks, tf.int64)
+            rows = tf.gather(all_rows, positions)
+            in_way = tf.range(ways) < size["n_way"]
+
+            def part(rows: tf.Tensor, per_class: int, used: tf.Tensor) -> dict[str, tf.Tensor]:
+                used = tf.reshape(in_way[:, None] & (tf.range(per_class) < used), [-1])
+                order = random.order(used)
+                mask = tf.gather(used, order)
+                labels = tf.repeat(tf.range(ways), per_class)
+                return {
+                    "rows": tf.gather(tf.reshape(rows, [-1]), order),
+                    "y": tf.where(mask, tf.gather(labels, order), 0),
+                    "mask": tf.cast(mask, tf.float32),
+                }
+
+            return (
+                part(rows[:, :shots], shots, size["n_shot"]),
+                part(rows[:, shots:], queries, size["n_query"]),
+            )
+
+        def examples(part: dict[str, tf.Tensor]) -> tf.Tensor:
+            rows = part["rows"]
+            x = self.fetch(tf.reshape(rows, [-1]))
+            x = tf.reshape(x, [*rows.shape, *self.example_shape])
+            if ranged:
+                x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
+            return x
+
+        def fetch(support: dict[str, tf.Tensor], query: dict[str, tf.Tensor]) -> Any:
+            inputs = {
+                "support_x": examples(support),
+                "support_y": support["y"],
+                "query_x": examples(query),
+            }
+            if not ranged:
+                return inputs, query["y"]
+            masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
+            return {**inputs, **masks}, query["y"], query["mask"]
+
+        return episode_pipeline(
+            describe,
+            fetch,
+            sizes,
+            meta_batch_size=meta_batch_size,
+            seed=seed,
+            start=start,
+            shard=shard,
+        )
+
+    def _check_enough(self, ways: int, shots: int, queries: int) -> None:
+        if len(self) < ways:
+            raise ValueError(
+                f"n_way={ways} needs at least {ways} classes, but this data set has {len(self)}. "
+                "Lower n_way or add classes."
+            )
+        small = [
+            f"{name!r} has {len(rows)}"
+            for name, rows in zip(self.class_names, self.rows, strict=True)
+            if len(rows) < shots + queries
+        ]
+        if small:
+            raise ValueError(
+                f"n_shot + n_query = {shots + queries} examples are needed in each class, but "
+                f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
+                f"n_shot or n_query, or use .drop_small_classes({shots + queries})."
+            )

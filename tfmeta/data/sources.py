@@ -1,0 +1,293 @@
+"""Where classes of examples come from: TensorFlow Datasets, folders of images, arrays."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow as tf
+
+from tfmeta.data.class_dataset import ClassDataset
+from tfmeta.data.images import ImageFormat
+from tfmeta.data.splits import check_split, proportional_sizes, split_classes
+
+Directory = str | os.PathLike[str] | None
+
+
+def omniglot(
+    split: str = "train",
+    data_dir: Directory = None,
+    protocol: Literal["random1200", "lake"] = "random1200",
+    rotations: bool = True,
+) -> ClassDataset:
+    """Omniglot: 1,623 handwritten characters of 50 alphabets, 20 drawings each; 28×28, ink = 1.
+
+    Args:
+        split: "train", "validation", "test" or "all".
+        data_dir: TensorFlow Datasets' directory.
+        protocol: `"random1200"`, MAML's: 1,200 random characters for meta-training, of which 100
+            are for validation, and 423 for the test. `"lake"`, the data set's own: the background
+            alphabets, of which 5 are for validation, against the evaluation alphabets.
+        rotations: Whether each character turned by 90, 180 and 270 degrees makes three further
+            classes, in every split, as in the papers.
+
+    Returns:
+        A data set with classes named like "Greek_3" or "Greek_3/90".
+
+    Reference:
+        Lake, Salakhutdinov, Tenenbaum (2015), https://doi.org/10.1126/science.aab3050.
+    """
+    check_split(split)
+    if protocol not in ("random1200", "lake"):
+        raise ValueError(f'protocol must be "random1200" or "lake"; got {protocol!r}.')
+    image_format = ImageFormat(28, 28, channels=1, invert=True)
+    builder = _prepared("omniglot", data_dir)
+    labels = builder.info.features["label"]
+    background = _read(builder, "train", image_format)
+    evaluation = _read(builder, "test", image_format)
+    x, y = (np.concatenate(arrays) for arrays in zip(background, evaluation, strict=True))
+    if protocol == "random1200":
+        chosen = split_classes(labels.names, split, (1100, 100))
+    else:
+        background_names = {labels.int2str(k) for k in np.unique(background[1])}
+        evaluation_names = {labels.int2str(k) for k in np.unique(evaluation[1])}
+        alphabets = sorted({_alphabet(name) for name in background_names})
+        held_out = split_classes(alphabets, "validation", (len(alphabets) - 5, 5))
+        chosen = {
+            "train": [n for n in background_names if _alphabet(n) not in held_out],
+            "validation": [n for n in background_names if _alphabet(n) in held_out],
+            "test": list(evaluation_names),
+            "all": list(labels.names),
+        }[split]
+    names = list(labels.names)
+    kept = np.isin(y, [labels.str2int(name) for name in chosen])
+    x, y = x[kept], y[kept]
+    if rotations:
+        x = np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)])
+        y = np.concatenate([y + k * len(names) for k in range(4)])
+        names += [f"{name}/{90 * k}" for k in (1, 2, 3) for name in labels.names]
+    source = {"name": "omniglot", "split": split, "protocol": protocol, "rotations": rotations}
+    return ClassDataset.from_arrays(x, y, names, image_format, source)
+
+
+def _alphabet(class_name: str) -> str:
+    return class_name.rsplit("_", 1)[0]
+
+
+def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
+    """Characters of many scripts, drawn in the fonts that ship with matplotlib; 28×28, ink = 1.
+
+    The embedded default: made on first use in less than a minute, without any network.
+
+    Args:
+        split: "train", "validation", "test" or "all": 70 %, 10 % and 20 % of the classes.
+        data_dir: TensorFlow Datasets' directory.
+    """
+    from tfmeta.data.glyphs import Glyphs
+
+    builder = Glyphs(data_dir=data_dir)
+    builder.download_and_prepare()
+    image_format = ImageFormat(28, 28, channels=1, invert=True)
+    x, y = _read(builder, "all", image_format)
+    names = list(builder.info.features["label"].names)
+    source = {"name": "glyphs", "split": split}
+    classes = split_classes(names, split, proportional_sizes(len(names), 0.7, 0.1))
+    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
+
+
+def digits(split: str = "train") -> ClassDataset:
+    """The 1,797 handwritten digits of scikit-learn, 8×8, ink = 1.
+
+    Args:
+        split: "train" (four digits), "validation" (two), "test" (four) or "all".
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError as error:
+        raise ImportError(
+            'The digits come with scikit-learn: pip install "tfmeta[digits]".'
+        ) from error
+    data = load_digits()
+    whole = ClassDataset.from_arrays(
+        data.images[..., None] / 16,
+        data.target,
+        [str(k) for k in range(10)],
+        source={"name": "digits", "split": split},
+    )
+    return whole.subset(split_classes(whole.class_names, split, (4, 2)))
+
+
+def tfds_dataset(
+    name: str,
+    split: str = "train",
+    data_dir: Directory = None,
+    image_size: tuple[int, int] | None = None,
+) -> ClassDataset:
+    """Any TensorFlow Datasets data set with images and a label, split by class.
+
+    Its own splits are joined: a few-shot learner is tested on classes it has never seen, which
+    those of ordinary classification data sets do not provide.
+
+    Args:
+        name: Name of the data set, for example "cifar100".
+        split: "train", "validation", "test" (64 %, 16 % and 20 % of the classes) or "all".
+        data_dir: TensorFlow Datasets' directory.
+        image_size: (height, width) to resize to; needed where the images differ in size.
+
+    Raises:
+        ValueError: If the data set is unknown, has no image or label, or its images differ in
+            size and `image_size` is not given.
+    """
+    builder = _prepared(name, data_dir)
+    features = builder.info.features
+    if "image" not in features or not hasattr(features.get("label"), "names"):
+        raise ValueError(
+            f"{name!r} has the features {sorted(features)}; an image and a class label named "
+            '"image" and "label" are needed. Load it yourself and pass arrays (x, y).'
+        )
+    height, width, channels = features["image"].shape
+    if image_size is not None:
+        height, width = image_size
+    if height is None or width is None:
+        raise ValueError(f"The images of {name!r} differ in size: give image_size=(height, width).")
+    image_format = ImageFormat(height, width, channels or 3)
+    parts = [_read(builder, part, image_format) for part in sorted(builder.info.splits)]
+    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    whole = ClassDataset.from_arrays(
+        x, y, features["label"].names, image_format, {"name": name, "split": split}
+    )
+    return whole.subset(
+        split_classes(whole.class_names, split, proportional_sizes(len(whole)))
+    )
+
+
+def folder(
+    path: str | os.PathLike[str],
+    split: str = "all",
+    image_format: ImageFormat | None = None,
+) -> ClassDataset:
+    """A folder with one sub-folder of images per class; decoded on the fly.
+
+    Args:
+        path: The folder. Images are its sub-folders' PNG, JPEG, BMP and GIF files.
+        split: "all" classes, or "train", "validation", "test" (64 %, 16 % and 20 % of them).
+        image_format: Size, channels and colour that images are brought to; defaults to 84×84 RGB.
+
+    Raises:
+        ValueError: If there is no such folder, no sub-folder in it, or a sub-folder without
+            images.
+    """
+    root = Path(path)
+    if not root.is_dir():
+        raise ValueError(f"No such folder: {root}.")
+    classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
+    files = [
+        sorted(f for f in c.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes
+    ]
+    empty = [c.name for c, images in zip(classes, files, strict=True) if not images]
+    if not classes or empty:
+        raise ValueError(
+            f"{root} must have one sub-folder of images ({', '.join(IMAGE_SUFFIXES)}) per class; "
+            + (f"{empty[:3]} have none." if classes else "it has no sub-folder.")
+        )
+    chosen_format = image_format or ImageFormat(84, 84)
+    with tf.device("CPU"):
+        paths = tf.constant([str(f) for images in files for f in images])
+
+    def read(row: tf.Tensor) -> tf.Tensor:
+        return chosen_format.from_bytes(tf.io.read_file(paths[row]))
+
+    def fetch(rows: tf.Tensor) -> tf.Tensor:
+        pixels = tf.map_fn(read, rows, fn_output_signature=tf.uint8, parallel_iterations=16)
+        return tf.cast(pixels, tf.float32) / 255
+
+    ends = np.cumsum([len(images) for images in files])
+    names = [c.name for c in classes]
+    whole = ClassDataset(
+        names,
+        np.split(np.arange(ends[-1]), ends[:-1]),
+        fetch,
+        chosen_format.shape,
+        chosen_format,
+        {"name": root.name, "split": split},
+    )
+    return whole.subset(split_classes(names, split, proportional_sizes(len(names))))
+
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif")
+
+
+def arrays(
+    x: Any, y: Any, split: str = "all", class_names: list[str] | None = None
+) -> ClassDataset:
+    """Arrays x `[N, *x]` and integer labels y `[N]`.
+
+    Args:
+        x: uint8 is scaled to [0, 1]; other types become float32 as they are.
+        y: Labels.
+        split: "all" classes, or "train", "validation", "test" (64 %, 16 % and 20 % of them).
+        class_names: Names of the labels 0, 1, ….
+    """
+    whole = ClassDataset.from_arrays(
+        x, y, class_names, source={"name": "arrays", "split": split}
+    )
+    return whole.subset(split_classes(whole.class_names, split, proportional_sizes(len(whole))))
+
+
+# === TensorFlow Datasets ===
+
+
+def _prepared(name: str, data_dir: Directory) -> Any:
+    """The builder of a TensorFlow Datasets data set, downloaded and prepared if need be."""
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        known = ", ".join(sorted(BY_NAME))
+        raise ValueError(
+            f"No data set named {name!r}: expected one of {known}, sinusoid, linear, the name of "
+            "a TensorFlow Datasets data set, a folder with one sub-folder of images per class, or "
+            "arrays (x, y)."
+        ) from error
+    if not builder.data_path.exists():
+        try:
+            builder.download_and_prepare()
+        except (OSError, tfds.download.DownloadError) as error:
+            raise ConnectionError(
+                f"{name!r} is not in {builder.data_path.parent.parent} and could not be downloaded "
+                f"({type(error).__name__}: {error}). Give data_dir=, or set TFDS_DATA_DIR, to a "
+                "directory of TensorFlow Datasets that has it."
+            ) from error
+    return builder
+
+
+def _read(builder: Any, split: str, image_format: ImageFormat) -> tuple[np.ndarray, np.ndarray]:
+    """The images of a split, `[N, height, width, channels]` uint8, and their labels `[N]`."""
+    import tensorflow_datasets as tfds
+
+    data = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(
+            {"image": True, "label": True}, decoders={"image": tfds.decode.SkipDecoding()}
+        ),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
+
+    def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return image_format.from_bytes(example["image"]), example["label"]
+
+    data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(1024)
+    x, y = zip(*data.as_numpy_iterator(), strict=True)
+    return np.concatenate(x), np.concatenate(y)
+
+
+BY_NAME: dict[str, Callable[..., ClassDataset]] = {
+    "omniglot": omniglot,
+    "glyphs": glyphs,
+    "digits": digits,
+}

@@ -1,0 +1,178 @@
+"""The meta-test protocol: mean and 95 % confidence interval over episodes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmeta.learners.meta_learner import PARALLEL_TASKS, MetaLearner
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A learner's measured performance.
+
+    Attributes:
+        metric: "accuracy" (of 1) or "mse".
+        values: `[n_episodes]`, the metric of each episode.
+        by_inner_step: `[inner_steps + 1, n_episodes]`, the same after 0, 1, … inner steps; None
+            where that was not asked for.
+    """
+
+    metric: str
+    values: np.ndarray
+    by_inner_step: np.ndarray | None = None
+
+    @property
+    def mean(self) -> float:
+        return float(np.mean(self.values))
+
+    @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % confidence interval of the mean."""
+        return ci95(self.values)
+
+    @property
+    def n_episodes(self) -> int:
+        return len(self.values)
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain numbers, for JSON."""
+        summary: dict[str, Any] = {
+            "metric": self.metric,
+            "mean": self.mean,
+            "ci95": self.ci95,
+            "n_episodes": self.n_episodes,
+        }
+        if self.by_inner_step is not None:
+            summary["by_inner_step"] = [
+                {"inner_steps": step, "mean": float(np.mean(values)), "ci95": ci95(values)}
+                for step, values in enumerate(self.by_inner_step)
+            ]
+        return summary
+
+
+def ci95(values: np.ndarray) -> float:
+    """Half-width of the 95 % confidence interval of a mean: 1.96 σ / √n, σ with n - 1.
+
+    Args:
+        values: `[n]`, one per episode.
+
+    Example:
+
+    >>> round(ci95(np.array([0.0, 1.0, 1.0, 1.0])), 4)
+    0.49
+    """
+    if len(values) < 2:
+        return float("nan")
+    return float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
+
+
+def evaluate(
+    learner: MetaLearner,
+    episodes: tf.data.Dataset,
+    n_episodes: int = 1000,
+    inner_steps: int | None = None,
+    verbose: bool = False,
+) -> Evaluation:
+    """Adapts a learner to each episode and measures it on the queries.
+
+    Args:
+        learner: A meta-learner.
+        episodes: A data set of meta-batches, as `episodes(...)` of a source of data yields them.
+        n_episodes: How many episodes to evaluate, > 0.
+        inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too.
+        verbose: Whether to show a progress bar.
+
+    Returns:
+        The accuracy, or the mean squared error if the targets have the shape of the predictions.
+        `mean` and `ci95` are those of the learner as it is (`test_inner_steps` of MAML).
+
+    Raises:
+        ValueError: If the data set ends too early, or the learner has no inner steps.
+
+    Example:
+
+    >>> import tfmeta
+    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), inner_learning_rate=0.01, inner_loss="mse")
+    >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, n_query=5, seed=1)
+    >>> result = evaluate(learner, tasks, n_episodes=50, inner_steps=2)
+    >>> result.metric, result.values.shape, result.by_inner_step.shape
+    ('mse', (50,), (3, 50))
+    """
+    if n_episodes < 1:
+        raise ValueError(f"n_episodes must be at least 1; got {n_episodes}.")
+
+    def one_task(episode: dict[str, tf.Tensor]) -> tf.Tensor:
+        support = episode["support_x"], episode["support_y"], episode.get("support_mask")
+        states = learner.adapt_task_by_step(*support, inner_steps)
+        return tf.stack(
+            [
+                tf.cast(
+                    learner.predict_task(state, episode["query_x"], episode.get("query_mask")),
+                    learner.variable_dtype,
+                )
+                for state in states
+            ]
+        )
+
+    @tf.function(reduce_retracing=True)
+    def predict(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor | None]:
+        predictions = learner(inputs, training=False)
+        if inner_steps is None:
+            return predictions, None
+        by_step = tf.map_fn(
+            one_task,
+            inputs,
+            fn_output_signature=learner.variable_dtype,
+            parallel_iterations=PARALLEL_TASKS,
+        )
+        return predictions, by_step
+
+    values: list[np.ndarray] = []
+    by_step_values: list[np.ndarray] = []
+    metric, done = "mse", 0
+    bar = keras.utils.Progbar(n_episodes, unit_name="episode", verbose=int(verbose))
+    for batch in episodes:
+        inputs, query_y, query_mask = keras.utils.unpack_x_y_sample_weight(batch)
+        predictions, by_step = predict(inputs)
+        query_y = np.asarray(query_y)
+        metric = "mse" if query_y.shape == tuple(predictions.shape) else "accuracy"
+        mask = np.ones(query_y.shape[:2]) if query_mask is None else np.asarray(query_mask)
+        values.append(_metric(metric, query_y, predictions.numpy(), mask))
+        if by_step is not None:
+            by_step_values.append(
+                np.stack(
+                    [_metric(metric, query_y, p, mask) for p in by_step.numpy().swapaxes(0, 1)]
+                )
+            )
+        done += len(query_y)
+        bar.update(min(done, n_episodes))
+        if done >= n_episodes:
+            break
+    if done < n_episodes:
+        raise ValueError(f"{n_episodes} episodes were asked for, but the data set ended at {done}.")
+    return Evaluation(
+        metric,
+        np.concatenate(values)[:n_episodes],
+        np.concatenate(by_step_values, axis=1)[:, :n_episodes] if by_step_values else None,
+    )
+
+
+def _metric(
+    metric: str, query_y: np.ndarray, predictions: np.ndarray, mask: np.ndarray
+) -> np.ndarray:
+    """`[T]`: the metric of each of `T` episodes over its queries that are no padding."""
+    if metric == "accuracy":
+        per_query = (predictions.argmax(axis=-1) == query_y).astype(np.float64)
+    else:
+        error = (predictions.astype(np.float64) - query_y) ** 2
+        per_query = error.reshape(*mask.shape, -1).mean(axis=-1)
+    return (per_query * mask).sum(axis=1) / mask.sum(axis=1)

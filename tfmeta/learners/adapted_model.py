@@ -1,0 +1,82 @@
+"""A learned task as an ordinary Keras model."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import keras
+import tensorflow as tf
+
+if TYPE_CHECKING:
+    from tfmeta.learners.meta_learner import MetaLearner
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class AdaptedModel(keras.Model):
+    """A learner's `predict_task` with the state of one task as weights.
+
+    It holds a copy of the learner, so that meta-training on does not change it. Saves and loads
+    like any Keras model.
+
+    Args:
+        learner: The learner whose `predict_task` predicts.
+        state: The state's structure, with a `keras.KerasTensor` for each tensor.
+    """
+
+    def __init__(self, learner: MetaLearner, state: Any, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.learner = learner
+        self.supports_jit = False
+        self.class_names: list[str] | None = None
+        self._structure = state
+        self._state = [
+            self.add_weight(
+                shape=leaf.shape,
+                dtype=leaf.dtype,
+                name=f"state_{i}",
+                trainable=tf.as_dtype(leaf.dtype).is_floating,
+            )
+            for i, leaf in enumerate(keras.tree.flatten(state))
+        ]
+
+    @classmethod
+    def from_state(cls, learner: MetaLearner, state: Any) -> AdaptedModel:
+        """The model of the task whose `adapt_task` returned `state`."""
+        structure = keras.tree.map_structure(
+            lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype.name), state
+        )
+        model = cls(copy_model(learner), structure)
+        for weight, value in zip(model._state, keras.tree.flatten(state), strict=True):
+            weight.assign(value)
+        return model
+
+    def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
+        state = keras.tree.pack_sequence_as(self._structure, [v.value for v in self._state])
+        return self.learner.predict_task(state, query_x, training=training)
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        config["learner"] = keras.saving.serialize_keras_object(self.learner)
+        config["state"] = keras.saving.serialize_keras_object(self._structure)
+        config["class_names"] = self.class_names
+        return config
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> AdaptedModel:
+        config = dict(config)
+        class_names = config.pop("class_names")
+        for name in ("learner", "state"):
+            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
+        model = cls(**config)
+        model.class_names = class_names
+        return model
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """A new model of the same class, configuration and weights."""
+    copy = type(model).from_config(model.get_config())
+    if not copy.built and model.get_build_config():
+        copy.build_from_config(model.get_build_config())
+    copy.set_weights(model.get_weights())
+    return copy

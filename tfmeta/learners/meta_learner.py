@@ -1,0 +1,382 @@
+"""The contract: a meta-learner is a Keras model from (support set, queries) to query predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmeta.learners.adapted_model import AdaptedModel
+
+REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
+OPTIONAL_INPUTS = ("support_mask", "query_mask")
+
+# Tasks that may be in flight at once. Enough to keep a few cores busy; each costs its activations.
+PARALLEL_TASKS = 4
+
+# Tasks draw their dropout masks from seeds this far apart, so that no two layers' seeds collide.
+SEED_STRIDE = 1_000_003
+
+
+class MetaLearner(keras.Model):
+    """Base class of all learners: maps two pure functions of one task over a meta-batch.
+
+    A learner supplies `adapt_task` and `predict_task`. Everything else is Keras's own: `compile`,
+    `fit`, `evaluate`, `predict`, callbacks, saving. The model's inputs are a dictionary:
+
+    - `support_x`: `[T, S, *x]`, the support examples of `T` tasks,
+    - `support_y`: `[T, S]` integer labels from 0 to n_way - 1, or `[T, S, *y]` floats (regression),
+    - `query_x`: `[T, Q, *x]`,
+    - `support_mask` (optional): `[T, S]`, 1 for an example, 0 for padding,
+    - `query_mask` (optional): `[T, Q]`, likewise; only a normalisation over the queries needs it.
+
+    Its output is `[T, Q, n_way]` logits, or `[T, Q, *y]`. The targets of `fit` are `query_y`,
+    `[T, Q]` or `[T, Q, *y]`; sample weights `[T, Q]` mask padded queries.
+
+    Example:
+
+    >>> class NearestMean(MetaLearner):
+    ...     def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    ...         members = tf.one_hot(tf.cast(support_y, tf.int32), 2, axis=0)
+    ...         return members @ support_x / tf.reduce_sum(members, axis=1, keepdims=True)
+    ...
+    ...     def predict_task(self, state, query_x, query_mask=None, training=False):
+    ...         return -tf.reduce_sum((query_x[:, None] - state[None]) ** 2, axis=-1)
+    >>> episode = {
+    ...     "support_x": np.array([[[0.0], [1.0]]], "float32"),
+    ...     "support_y": np.array([[0, 1]]),
+    ...     "query_x": np.array([[[0.1], [0.9], [0.8]]], "float32"),
+    ... }
+    >>> NearestMean()(episode).numpy().argmax(axis=-1)
+    array([[0, 1, 1]])
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        # Targets among the inputs must keep their precision: the inner networks cast for themselves.
+        super().__init__(autocast=False, **kwargs)
+        # XLA makes the mapped, nested gradients several times slower.
+        self.supports_jit = False
+        self._adapt_function: Any = None
+
+    # === What a learner supplies ===
+
+    def adapt_task(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> Any:
+        """Learns one task from its support set. Pure: changes no variable unless `training`.
+
+        Args:
+            support_x: `[S, *x]`.
+            support_y: `[S]` integers, or `[S, *y]` floats. `fit` may have turned integers into
+                floats: cast them where they are used.
+            support_mask: `[S]`, 1 for an example and 0 for padding, or None (no padding).
+            training: Whether this is meta-training. What Keras layers assign then (seeds, moving
+                averages) is kept apart per task and written once per call, averaged over tasks.
+
+        Returns:
+            The state of the task: any nesting of dictionaries, lists, tuples and tensors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement adapt_task.")
+
+    def predict_task(
+        self,
+        state: Any,
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Predicts the queries of one task.
+
+        Args:
+            state: What `adapt_task` returned.
+            query_x: `[Q, *x]`.
+            query_mask: `[Q]`, 1 for a query and 0 for padding, or None (no padding).
+            training: As in `adapt_task`.
+
+        Returns:
+            `[Q, n_way]` logits, or `[Q, *y]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement predict_task.")
+
+    # === Keras ===
+
+    def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
+        """Adapts to every task of the meta-batch and predicts its queries. See the class."""
+        inputs = _checked_inputs(inputs)
+        n_tasks = tf.shape(inputs["query_x"])[0]
+        predictions, updates = tf.map_fn(
+            lambda elements: self._run_task(elements[0], elements[1], training),
+            (inputs, tf.range(n_tasks)),
+            fn_output_signature=(
+                self.variable_dtype,
+                [v.dtype for v in self._task_variables(training)],
+            ),
+            parallel_iterations=None if tf.executing_eagerly() else PARALLEL_TASKS,
+        )
+        self._commit(
+            [
+                tf.reduce_mean(u, axis=0) if u.dtype.is_floating else tf.reduce_max(u, axis=0)
+                for u in updates
+            ],
+            training,
+        )
+        return predictions
+
+    def train_step(self, data: Any) -> dict[str, Any]:
+        """One meta-training step: equal to Keras's own to rounding, but flat in memory and faster.
+
+        The outer gradient is taken per task, inside the loop over tasks, and summed: no task's
+        intermediate results outlive it.
+        """
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        weights = self._task_weights(tf.shape(y)[0], sample_weight)
+        if weights is None:
+            return super().train_step(data)
+        inputs = _checked_inputs(x)
+        n_tasks = tf.shape(inputs["query_x"])[0]
+        variables = self.trainable_variables
+
+        def one_task(
+            index: tf.Tensor,
+            loss: tf.Tensor,
+            gradients: list[tf.Tensor],
+            updates: list[tf.Tensor],
+            predictions: tf.TensorArray,
+        ) -> tuple[Any, ...]:
+            def task(tensor: tf.Tensor) -> tf.Tensor:
+                return tensor[index : index + 1]
+
+            episode = {name: tensor[index] for name, tensor in inputs.items()}
+            with tf.GradientTape() as tape:
+                prediction, task_updates = self._run_task(episode, index, training=True)
+                task_loss = self.compute_loss(
+                    x=keras.tree.map_structure(task, inputs),
+                    y=task(y),
+                    y_pred=prediction[None],
+                    sample_weight=None if sample_weight is None else task(sample_weight),
+                    training=True,
+                )
+                task_loss *= tf.cast(weights[index], task_loss.dtype)
+                scaled_loss = self.optimizer.scale_loss(task_loss)
+            task_gradients = tape.gradient(
+                scaled_loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            )
+            return (
+                index + 1,
+                loss + tf.cast(task_loss, loss.dtype),
+                [a + tf.convert_to_tensor(b) for a, b in zip(gradients, task_gradients, strict=True)],
+                [
+                    a + b / tf.cast(n_tasks, b.dtype) if b.dtype.is_floating else tf.maximum(a, b)
+                    for a, b in zip(updates, task_updates, strict=True)
+                ],
+                predictions.write(index, prediction),
+            )
+
+        _, loss, gradients, updates, predictions = tf.while_loop(
+            lambda index, *_: index < n_tasks,
+            one_task,
+            (
+                tf.constant(0),
+                tf.zeros([], self.variable_dtype),
+                [tf.zeros(v.shape, v.dtype) for v in variables],
+                [
+                    tf.zeros(v.shape, v.dtype) if tf.as_dtype(v.dtype).is_floating else v.value
+                    for v in self._task_variables(training=True)
+                ],
+                tf.TensorArray(self.variable_dtype, size=n_tasks),
+            ),
+            parallel_iterations=PARALLEL_TASKS,
+        )
+        self._commit(updates, training=True)
+        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        for metric in self.metrics:
+            if metric.name == "loss":
+                # Keras divides a loss by the number of replicas; the tracker wants it whole.
+                replicas = tf.distribute.get_strategy().num_replicas_in_sync
+                metric.update_state(loss * replicas, sample_weight=n_tasks)
+        return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
+
+    # === One task ===
+
+    def adapt(
+        self, support_x: Any, support_y: Any, class_names: Sequence[str] | None = None
+    ) -> keras.Model:
+        """Learns one task, for good: returns an ordinary Keras model for it.
+
+        Args:
+            support_x: `[S, *x]`, the labelled examples.
+            support_y: `[S]` integer labels from 0 to n_way - 1, or `[S, *y]` floats.
+            class_names: Optional names of the classes 0, 1, …; kept as `model.class_names`.
+
+        Returns:
+            A model from `[Q, *x]` to `[Q, n_way]` logits or `[Q, *y]`, independent of this learner.
+
+        Raises:
+            ValueError: If the support set is empty, its parts differ in length, a value is NaN or
+                infinite, or a label is out of range.
+        """
+        support_x, support_y = np.asarray(support_x), np.asarray(support_y)
+        check_support(support_x, support_y)
+        episode = {"support_x": support_x[None], "support_y": support_y[None]}
+        if not self.built:
+            self({**episode, "query_x": support_x[None]})
+        if self._adapt_function is None:
+            self._adapt_function = tf.function(self.adapt_task, reduce_retracing=True)
+        state = self._adapt_function(tf.constant(support_x), tf.constant(support_y))
+        adapted = self.adapted_model(state)
+        adapted.class_names = None if class_names is None else list(class_names)
+        if not adapted.built:
+            adapted(support_x[:1])
+        return adapted
+
+    def adapted_model(self, state: Any) -> keras.Model:
+        """The Keras model of a task whose `adapt_task` returned `state`."""
+        return AdaptedModel.from_state(self, state)
+
+    def adapt_task_by_step(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        inner_steps: int,
+    ) -> list[Any]:
+        """The states of a task after 0, 1, …, `inner_steps` inner steps, where there are such.
+
+        Raises:
+            ValueError: If this learner adapts in one go, and has no inner steps.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no inner steps: evaluate it without inner_steps=."
+        )
+
+    # === Inside ===
+
+    def _task_variables(self, training: bool) -> list[keras.Variable]:
+        """What a task in training may change: seeds and moving averages."""
+        return self.non_trainable_variables if training else []
+
+    def _run_task(
+        self, episode: dict[str, tf.Tensor], index: tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Predictions of one task, and what its layers would have assigned to variables."""
+        variables = self._task_variables(training)
+        offsets = [
+            tf.stack([index * SEED_STRIDE, 0]) if v.name == "seed_generator_state" else None
+            for v in variables
+        ]
+        mapping = [
+            (v, v.value if o is None else v.value + tf.cast(o, v.dtype))
+            for v, o in zip(variables, offsets, strict=True)
+        ]
+        with keras.StatelessScope(state_mapping=mapping) as scope:
+            state = self.adapt_task(
+                episode["support_x"],
+                episode["support_y"],
+                episode.get("support_mask"),
+                training=training,
+            )
+            predictions = self.predict_task(
+                state, episode["query_x"], episode.get("query_mask"), training=training
+            )
+        values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
+        updates = [
+            value if o is None else value - tf.cast(o, value.dtype)
+            for value, o in zip(values, offsets, strict=True)
+        ]
+        return tf.cast(predictions, self.variable_dtype), updates
+
+    def _commit(self, updates: list[tf.Tensor], training: bool) -> None:
+        for variable, value in zip(self._task_variables(training), updates, strict=True):
+            variable.assign(value)
+
+    def _task_weights(
+        self, n_tasks: tf.Tensor, sample_weight: tf.Tensor | None
+    ) -> tf.Tensor | None:
+        """`[T]` factors that turn the losses of single tasks into the compiled loss of them all.
+
+        None where the compiled loss is no such sum.
+        """
+        if not (isinstance(self.loss, str | keras.losses.Loss) or callable(self.loss)):
+            return None
+        # Keras averages a loss given by its name or as a function.
+        reduction = getattr(self.loss, "reduction", "mean")
+        floatx = keras.backend.floatx()
+        if reduction in ("sum_over_batch_size", "mean") or (
+            reduction == "mean_with_sample_weight" and sample_weight is None
+        ):
+            return tf.fill([n_tasks], 1 / tf.cast(n_tasks, floatx))
+        if reduction == "mean_with_sample_weight":
+            weight = tf.cast(tf.reshape(sample_weight, [n_tasks, -1]), floatx)
+            return tf.math.divide_no_nan(tf.reduce_sum(weight, axis=1), tf.reduce_sum(weight))
+        # A sum would count the regularisers once per task.
+        if reduction == "sum" and not self.losses:
+            return tf.ones([n_tasks], floatx)
+        return None
+
+
+def _checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+    """The inputs as tensors, after the checks that static shapes allow."""
+    expected = (
+        "a dictionary with support_x [T, S, *x], support_y [T, S] and query_x [T, Q, *x], and "
+        "optionally support_mask [T, S] and query_mask [T, Q]"
+    )
+    if not isinstance(inputs, Mapping):
+        raise ValueError(f"A meta-learner takes {expected}; got {type(inputs).__name__}.")
+    missing = [name for name in REQUIRED_INPUTS if name not in inputs]
+    unknown = [name for name in inputs if name not in REQUIRED_INPUTS + OPTIONAL_INPUTS]
+    if missing or unknown:
+        raise ValueError(
+            f"A meta-learner takes {expected}; got {sorted(inputs)} "
+            f"(missing: {missing}, unknown: {unknown})."
+        )
+    tensors = {
+        name: tf.convert_to_tensor(value) for name, value in inputs.items() if value is not None
+    }
+    ranks = {name: tensor.shape.rank for name, tensor in tensors.items()}
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if None in ranks.values():
+        return tensors
+    if ranks["support_x"] < 3 or ranks["support_x"] != ranks["query_x"] or ranks["support_y"] < 2:
+        raise ValueError(
+            f"A meta-learner takes {expected}; got {shapes}. A single task needs a leading "
+            "dimension of 1: x[None]."
+        )
+    for first, second, axes in (
+        ("support_x", "query_x", slice(2, None)),
+        ("support_x", "support_y", slice(0, 2)),
+        ("support_x", "support_mask", slice(0, 2)),
+        ("query_x", "query_mask", slice(0, 2)),
+    ):
+        if second in tensors and not tensors[first].shape[axes].is_compatible_with(
+            tensors[second].shape[axes]
+        ):
+            raise ValueError(f"{first} and {second} do not fit together: got the shapes {shapes}.")
+    return tensors
+
+
+def check_support(support_x: np.ndarray, support_y: np.ndarray) -> None:
+    """Raises a ValueError for a support set that no learner can learn from."""
+    if support_x.ndim < 2 or len(support_x) == 0:
+        raise ValueError(
+            f"support_x must be [S, *x] with at least one example; got shape {support_x.shape}."
+        )
+    if support_y.ndim < 1 or len(support_x) != len(support_y):
+        raise ValueError(
+            "support_x and support_y must have one row per example; got the shapes "
+            f"{support_x.shape} and {support_y.shape}."
+        )
+    for name, array in (("support_x", support_x), ("support_y", support_y)):
+        if not np.issubdtype(array.dtype, np.number) and array.dtype != bool:
+            raise ValueError(f"{name} must hold numbers; got dtype {array.dtype}.")
+        bad = np.size(array) - int(np.isfinite(array).sum())
+        if bad:
+            raise ValueError(
+                f"{name} must be finite; {bad} of its {array.size} values are NaN or infinite."
+            )

@@ -1,0 +1,163 @@
+"""Pictures of what was learned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tfmeta.evaluation import Evaluation, ci95
+from tfmeta.files import replacing
+from tfmeta.learners import MetaLearner
+
+GOOD, BAD = "#2a7f3f", "#c0392b"
+
+
+def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
+    """Loss and metric by epoch, in meta-training and validation.
+
+    Args:
+        history: Rows with `epoch`, `loss`, `val_loss` and, for classification, `accuracy` and
+            `val_accuracy`.
+        path: Of the PNG to write.
+    """
+    metrics = ["loss", "accuracy"] if "accuracy" in history[0] else ["loss"]
+    figure, axes = _figure(len(metrics))
+    epochs = [row["epoch"] for row in history]
+    for axis, metric in zip(axes, metrics, strict=True):
+        axis.plot(epochs, [row[metric] for row in history], label="meta-training")
+        axis.plot(epochs, [row[f"val_{metric}"] for row in history], label="validation")
+        axis.set(xlabel="epoch", ylabel=metric)
+        axis.grid(alpha=0.3)
+        axis.legend()
+    _write(figure, path)
+
+
+def adaptation_curve(result: Evaluation, path: Path) -> None:
+    """The metric by inner step, with its 95 % confidence interval.
+
+    Args:
+        result: An evaluation with `by_inner_step`.
+        path: Of the PNG to write.
+    """
+    if result.by_inner_step is None:
+        raise ValueError("This evaluation was made without inner_steps=.")
+    figure, (axis,) = _figure(1)
+    steps = range(len(result.by_inner_step))
+    means = [values.mean() for values in result.by_inner_step]
+    intervals = [ci95(values) for values in result.by_inner_step]
+    axis.errorbar(steps, means, intervals, marker="o", capsize=3)
+    axis.set(xlabel="inner steps", ylabel=result.metric, xticks=list(steps))
+    if result.metric == "mse":
+        axis.set_yscale("log")
+    axis.set_title(f"{result.n_episodes} test episodes, 95 % confidence", fontsize=10)
+    axis.grid(alpha=0.3)
+    _write(figure, path)
+
+
+def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes: int = 3) -> None:
+    """Some episodes: for each class its support images, then queries with the predicted class.
+
+    Args:
+        learner: A learner of image classes.
+        meta_batch: `(inputs, query_y)` or `(inputs, query_y, query_mask)`.
+        path: Of the PNG to write.
+        n_episodes: How many episodes of the meta-batch to show.
+    """
+    inputs, query_y, *_ = meta_batch
+    predicted = np.asarray(learner(inputs, training=False)).argmax(axis=-1)
+    inputs = {name: np.asarray(value) for name, value in inputs.items()}
+    query_y = np.asarray(query_y)
+    figure = Figure(figsize=(11, 0.62 * n_episodes * (int(query_y.max()) + 1) + 0.8))
+    rows = []
+    for t in range(min(n_episodes, len(query_y))):
+        for label in np.unique(inputs["support_y"][t]):
+            rows.append((t, label))
+    columns = 11
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for (t, label), row in zip(rows, axes, strict=True):
+        for axis in row:
+            axis.axis("off")
+        _show(row[0], inputs["support_x"][t][inputs["support_y"][t] == label][0], "black")
+        row[0].text(
+            -0.25,
+            0.5,
+            f"task {t + 1}\nclass {label}",
+            transform=row[0].transAxes,
+            ha="right",
+            va="center",
+            fontsize=7,
+        )
+        queries = np.flatnonzero(query_y[t] == label)[: columns - 1]
+        for axis, query in zip(row[1:], queries, strict=False):
+            right = predicted[t, query] == label
+            _show(axis, inputs["query_x"][t, query], GOOD if right else BAD)
+            if not right:
+                axis.set_title(f"→ {predicted[t, query]}", fontsize=7, color=BAD, pad=1)
+    figure.suptitle(
+        "First column: a support image of the class. Others: queries of the class; green: "
+        "recognised, red → n: taken for class n.",
+        fontsize=9,
+    )
+    _write(figure, path)
+
+
+def regression_fits(
+    learners: Mapping[str, MetaLearner], meta_batch: Any, path: Path, n_tasks: int = 3
+) -> None:
+    """The functions that learners fit to tasks with one input, beside the true queries.
+
+    Args:
+        learners: Learners by name.
+        meta_batch: `(inputs, query_y)` of a `TaskDistribution`.
+        path: Of the PNG to write.
+        n_tasks: How many tasks of the meta-batch to show.
+    """
+    inputs, query_y, *_ = meta_batch
+    inputs = {name: np.asarray(value) for name, value in inputs.items()}
+    n_tasks = min(n_tasks, len(query_y))
+    figure, axes = _figure(n_tasks)
+    low, high = inputs["query_x"].min(), inputs["query_x"].max()
+    grid = np.tile(np.linspace(low, high, 200, dtype=np.float32)[None, :, None], (n_tasks, 1, 1))
+    support = {name: inputs[name][:n_tasks] for name in ("support_x", "support_y")}
+    for t, axis in enumerate(axes):
+        order = np.argsort(inputs["query_x"][t, :, 0])
+        axis.plot(
+            inputs["query_x"][t, order, 0],
+            np.asarray(query_y)[t, order, 0],
+            "x",
+            color="grey",
+            label="queries (truth)",
+        )
+        axis.plot(support["support_x"][t], support["support_y"][t], "^k", label="support")
+        axis.set(xlabel="x", ylabel="y")
+        axis.grid(alpha=0.3)
+    for name, learner in learners.items():
+        fits = np.asarray(learner({**support, "query_x": grid}, training=False))
+        for t, axis in enumerate(axes):
+            axis.plot(grid[t, :, 0], fits[t, :, 0], label=name)
+    axes[0].legend(fontsize=8)
+    _write(figure, path)
+
+
+def _show(axis: Any, image: np.ndarray, colour: str) -> None:
+    axis.imshow(image.squeeze(), cmap="Greys", vmin=0, vmax=1)
+    axis.axis("on")
+    axis.set(xticks=[], yticks=[])
+    for spine in axis.spines.values():
+        spine.set(color=colour, linewidth=2)
+
+
+def _figure(n_axes: int) -> tuple[Figure, Iterable[Any]]:
+    figure = Figure(figsize=(5 * n_axes, 3.6), layout="constrained")
+    return figure, list(figure.subplots(1, n_axes, squeeze=False)[0])
+
+
+def _write(figure: Figure, path: Path) -> None:
+    FigureCanvasAgg(figure)
+    with replacing(Path(path)) as temporary:
+        figure.savefig(temporary, dpi=110)

@@ -1,0 +1,243 @@
+"""Recipes: a YAML file that says how a learner is meta-trained and tested."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import inspect
+import os
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+import yaml
+
+from tfmeta import backbones, data
+from tfmeta.data import ClassDataset, sources
+from tfmeta.learners import MAML, MetaLearner
+
+NETWORKS: dict[str, Callable[..., keras.Model]] = {
+    "conv4": backbones.conv4,
+    "mlp": backbones.mlp,
+    "linear": backbones.linear,
+}
+LEARNERS: dict[str, type[MetaLearner]] = {"maml": MAML}
+
+# Training, validation and test draw their episodes from seeds this far apart.
+SEED_STRIDE = 1_000_000
+
+
+@dataclasses.dataclass(frozen=True)
+class Training:
+    """How `fit` runs.
+
+    Attributes:
+        epochs: Number of epochs; after each one the learner is validated and saved.
+        steps_per_epoch: Meta-batches per epoch.
+        optimizer: A Keras optimizer: its name, or {class_name: …, config: {…}}.
+        seed: Seed of the initialisation, and of the episodes.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+    optimizer: Any
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """How a learner is meta-trained and tested.
+
+    Attributes:
+        name: What it is called.
+        data: `name` and options of `tfmeta.data.load`.
+        episodes: Options of `episodes(...)` for meta-training.
+        network: `name` and options of a base network.
+        learner: `name` and options of a learner.
+        training: See `Training`.
+        validation: Options of `episodes(...)` that differ, and `n_episodes`.
+        evaluation: Likewise, and `inner_steps`, the most for which to measure.
+        protocol: The test protocol in words.
+    """
+
+    name: str
+    data: dict[str, Any]
+    episodes: dict[str, Any]
+    network: dict[str, Any]
+    learner: dict[str, Any]
+    training: Training
+    validation: dict[str, Any]
+    evaluation: dict[str, Any]
+    protocol: str
+
+    # === Reading ===
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Recipe:
+        """Reads and checks a recipe.
+
+        Args:
+            path: A YAML file, or a folder with a `recipe.yaml`.
+
+        Raises:
+            ValueError: If there is no such file, it is no YAML, or a key is missing or unknown.
+        """
+        file = Path(path)
+        if file.is_dir():
+            file = file / "recipe.yaml"
+        if not file.is_file():
+            raise ValueError(f"No recipe at {path}: expected a YAML file or a folder with one.")
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
+        try:
+            return cls.from_dict(content)
+        except ValueError as error:
+            raise ValueError(f"{file}: {error}") from error
+
+    @classmethod
+    def from_dict(cls, content: Any) -> Recipe:
+        """The recipe of a dictionary like that of a YAML file; checked."""
+        fields = [f.name for f in dataclasses.fields(cls)]
+        _check_keys("the recipe", content, fields, required=fields)
+        for section in ("data", "episodes", "network", "learner", "validation", "evaluation"):
+            if not isinstance(content[section], Mapping):
+                raise ValueError(f"{section} must be a mapping; got {content[section]!r}.")
+        training = {f.name: f for f in dataclasses.fields(Training)}
+        needed = [n for n, f in training.items() if f.default is dataclasses.MISSING]
+        _check_keys("training", content["training"], training, required=needed)
+        for key in ("epochs", "steps_per_epoch"):
+            value = content["training"][key]
+            if not (isinstance(value, int) and value > 0):
+                raise ValueError(f"training: {key} must be an integer > 0; got {value!r}.")
+        recipe = cls(**{**content, "training": Training(**content["training"])})
+        recipe._check_options()
+        return recipe
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values, for YAML."""
+        return dataclasses.asdict(self)
+
+    def _check_options(self) -> None:
+        source, is_regression = self._source()
+        of_source = _options(source, without=["name", "path", "x", "y", "split", "data_dir"])
+        _check_keys("data", self.data, ["name", *of_source], required=["name"])
+        distribution = data.TaskDistribution if is_regression else ClassDataset
+        of_episodes = _options(distribution.episodes, without=["self", "seed", "start", "shard"])
+        _check_keys("episodes", self.episodes, of_episodes)
+        _check_keys("validation", self.validation, [*of_episodes, "n_episodes"], ["n_episodes"])
+        keys = [*of_episodes, "n_episodes", "inner_steps"]
+        _check_keys("evaluation", self.evaluation, keys, ["n_episodes"])
+        for section, known in (("network", NETWORKS), ("learner", LEARNERS)):
+            given = getattr(self, section)
+            _check_keys(section, given, [*given, "name"], required=["name"])
+            _check_keys(f"{section} name", [given["name"]], known)
+        of_network = _options(
+            NETWORKS[self.network["name"]], without=["n_way", "n_outputs", "input_shape"]
+        )
+        _check_keys("network", self.network, ["name", *of_network])
+        of_learner = _options(LEARNERS[self.learner["name"]], without=["network", "kwargs"])
+        _check_keys("learner", self.learner, ["name", *of_learner])
+
+    def _source(self) -> tuple[Callable[..., Any], bool]:
+        """The function that loads the data, and whether its tasks are regression tasks."""
+        name = self.data.get("name")
+        if name in data.DISTRIBUTIONS:
+            return data.DISTRIBUTIONS[name], True
+        if name in sources.BY_NAME:
+            return sources.BY_NAME[name], False
+        is_folder = os.sep in str(name) or Path(str(name)).is_dir()
+        return (sources.folder if is_folder else sources.tfds_dataset), False
+
+    # === Building ===
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether the tasks are regression tasks."""
+        return self._source()[1]
+
+    def load_data(self, split: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
+        """The recipe's data. Task distributions have no splits, but other seeds: see `episodes`.
+
+        Args:
+            split: "train", "validation" or "test".
+            data_dir: TensorFlow Datasets' directory.
+        """
+        options = {k: v for k, v in self.data.items() if k != "name"}
+        if not self.is_regression:
+            options["split"] = split
+        if data_dir is not None and "data_dir" in inspect.signature(self._source()[0]).parameters:
+            options["data_dir"] = data_dir
+        return data.load(self.data["name"], **options)
+
+    def make_episodes(
+        self, source: Any, split: str, start: int = 0, seed: int | None = None
+    ) -> Any:
+        """The meta-batches of a split.
+
+        Args:
+            source: What `load_data` returned for it.
+            split: "train", "validation" or "test".
+            start: Index of the first episode.
+            seed: Instead of the recipe's.
+        """
+        section = {"train": {}, "validation": self.validation, "test": self.evaluation}[split]
+        options = {k: v for k, v in section.items() if k not in ("n_episodes", "inner_steps")}
+        role = ("train", "validation", "test").index(split)
+        seed = self.training.seed if seed is None else seed
+        return source.episodes(
+            **{**self.episodes, **options}, seed=seed + role * SEED_STRIDE, start=start
+        )
+
+    def make_learner(self, example_shape: tuple[int, ...]) -> MetaLearner:
+        """The learner, compiled; seeded by the recipe.
+
+        Args:
+            example_shape: Shape of one example.
+        """
+        keras.utils.set_random_seed(self.training.seed)
+        options = {k: v for k, v in self.network.items() if k != "name"}
+        if self.is_regression:
+            n_outputs = 1
+        else:
+            n_way = self.episodes.get("n_way", _default(ClassDataset.episodes, "n_way"))
+            n_outputs = max(n_way) if isinstance(n_way, list | tuple) else n_way
+        network = NETWORKS[self.network["name"]](n_outputs, input_shape=example_shape, **options)
+        options = {k: v for k, v in self.learner.items() if k != "name"}
+        if self.is_regression:
+            options.setdefault("inner_loss", "mse")
+        learner = LEARNERS[self.learner["name"]](network, **options)
+        learner.compile(
+            optimizer=keras.optimizers.get(self.training.optimizer),
+            loss="mse"
+            if self.is_regression
+            else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            metrics=[] if self.is_regression else ["accuracy"],
+        )
+        return learner
+
+
+def _options(function: Callable[..., Any], without: Collection[str]) -> list[str]:
+    return [name for name in inspect.signature(function).parameters if name not in without]
+
+
+def _default(function: Callable[..., Any], option: str) -> Any:
+    return inspect.signature(function).parameters[option].default
+
+
+def _check_keys(
+    where: str, given: Any, known: Collection[str], required: Collection[str] = ()
+) -> None:
+    """Raises a ValueError for unknown keys, naming the nearest right ones, and for missing ones."""
+    if not isinstance(given, Mapping | list):
+        raise ValueError(f"{where} must be a mapping; got {given!r}.")
+    for key in given:
+        if key not in known:
+            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {list(known)}."
+            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+    missing = [key for key in required if key not in given]
+    if missing:
+        raise ValueError(f"{where}: missing {missing}.")

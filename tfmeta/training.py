@@ -1,0 +1,238 @@
+"""Meta-training by a recipe, into a run folder, from which an interrupted run resumes."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+import yaml
+
+import tfmeta
+from tfmeta import plots
+from tfmeta.evaluation import Evaluation, evaluate
+from tfmeta.files import replacing, write_json, write_text
+from tfmeta.learners import MetaLearner
+from tfmeta.recipes import Recipe
+
+RECIPE = "recipe.yaml"
+DETAILS = "run.json"
+BEST = "best.keras"
+CHECKPOINT = "checkpoint.keras"
+HISTORY = "history.csv"
+EVALUATION = "evaluation.json"
+
+
+class RunFolder(keras.callbacks.Callback):
+    """Keeps a run's history, its best learner on validation, and a checkpoint to resume from.
+
+    After each epoch it writes the best learner, then the history, then the checkpoint; each file
+    is either the old or the new one. How far a run is, is what the checkpoint's optimizer says:
+    wherever it was killed, it goes on from the last checkpoint and writes the same again.
+
+    Args:
+        folder: The run folder.
+        monitor: The metric of validation.
+        higher_is_better: Which way it counts.
+        history: Rows of the epochs before.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        monitor: str,
+        higher_is_better: bool,
+        history: list[dict[str, float]],
+    ) -> None:
+        super().__init__()
+        self.folder, self.monitor, self.higher_is_better = folder, monitor, higher_is_better
+        self.history = history
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        self._began = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}
+        sign = 1 if self.higher_is_better else -1
+        best = max((sign * r[self.monitor] for r in self.history), default=-np.inf)
+        if not np.isfinite(row["loss"]):
+            raise ValueError(
+                f"The loss became {row['loss']} in epoch {epoch + 1}. Lower the inner or the outer "
+                "learning rate; the last checkpoint is kept."
+            )
+        if sign * row[self.monitor] > best:
+            _save(self.model, self.folder / BEST)
+        self.history.append(row)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, fieldnames=list(row))
+        writer.writeheader()
+        writer.writerows(self.history)
+        write_text(self.folder / HISTORY, text.getvalue())
+        _save(self.model, self.folder / CHECKPOINT)
+
+
+def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) -> Evaluation:
+    """Meta-trains and tests a learner, or resumes where an earlier call was interrupted.
+
+    Args:
+        recipe: What to train.
+        output: The run folder. Holds in the end: the recipe as run, `run.json` (versions,
+            preprocessing, time), `history.csv`, TensorBoard logs, `best.keras` (best on
+            validation), `checkpoint.keras` (the last epoch), `evaluation.json`, and pictures.
+        data_dir: TensorFlow Datasets' directory.
+
+    Returns:
+        The best learner's evaluation on test classes.
+
+    Raises:
+        ValueError: If `output` holds the run of another recipe, or the data do not fit.
+    """
+    folder = Path(output)
+    _claim(folder, recipe)
+    source = recipe.load_data("train", data_dir)
+    validation_source = recipe.load_data("validation", data_dir)
+    test_source = recipe.load_data("test", data_dir)
+    validation = recipe.make_episodes(validation_source, "validation")
+    recipe.make_episodes(test_source, "test")  # Too few test classes are better known now.
+
+    if (folder / CHECKPOINT).exists():
+        learner = keras.models.load_model(folder / CHECKPOINT)
+        epoch = int(learner.optimizer.iterations) // recipe.training.steps_per_epoch
+        history = read_history(folder)[:epoch]
+        print(f"Resuming {folder} after epoch {epoch} of {recipe.training.epochs}.")
+    else:
+        learner = recipe.make_learner(source.example_shape)
+        epoch, history = 0, []
+    write_json(folder / DETAILS, _details(source))
+
+    meta_batch = _meta_batch_size(recipe.make_episodes(source, "train"))
+    start = epoch * recipe.training.steps_per_epoch * meta_batch
+    if epoch < recipe.training.epochs:
+        learner.fit(
+            recipe.make_episodes(source, "train", start=start),
+            steps_per_epoch=recipe.training.steps_per_epoch,
+            initial_epoch=epoch,
+            epochs=recipe.training.epochs,
+            validation_data=validation,
+            validation_steps=-(-recipe.validation["n_episodes"] // _meta_batch_size(validation)),
+            callbacks=[
+                RunFolder(
+                    folder,
+                    monitor="val_loss" if recipe.is_regression else "val_accuracy",
+                    higher_is_better=not recipe.is_regression,
+                    history=history,
+                ),
+                keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+            ],
+            shuffle=False,
+            verbose=1 if os.isatty(1) else 2,
+        )
+    plots.learning_curve(read_history(folder), folder / "learning_curve.png")
+
+    learner = load_learner(folder)
+    episodes = recipe.make_episodes(test_source, "test")
+    print(f"Testing on {recipe.evaluation['n_episodes']} episodes.")
+    result = evaluate(
+        learner,
+        episodes,
+        recipe.evaluation["n_episodes"],
+        recipe.evaluation.get("inner_steps"),
+        verbose=os.isatty(1),
+    )
+    write_json(
+        folder / EVALUATION,
+        {
+            **result.to_dict(),
+            "protocol": recipe.protocol,
+            "data": test_source.source,
+            "episodes": {
+                **recipe.episodes,
+                **{k: v for k, v in recipe.evaluation.items() if k != "inner_steps"},
+            },
+            "seed": recipe.training.seed,
+            "training_seconds": sum(row["seconds"] for row in read_history(folder)),
+        },
+    )
+    if result.by_inner_step is not None:
+        plots.adaptation_curve(result, folder / "adaptation_curve.png")
+    example = next(iter(episodes))
+    if recipe.is_regression:
+        plots.regression_fits({recipe.name: learner}, example, folder / "fits.png")
+    elif test_source.image_format is not None:
+        plots.episode_sheet(learner, example, folder / "episodes.png")
+    return result
+
+
+def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
+    """The best learner of a run folder.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    path = Path(folder) / BEST
+    if not path.is_file():
+        raise ValueError(
+            f"{folder} is no run folder: it has no {BEST}. Make one with "
+            f"`tfmeta train RECIPE --output {folder}`."
+        )
+    return keras.models.load_model(path)
+
+
+def read_history(folder: Path) -> list[dict[str, float]]:
+    """The rows of a run's `history.csv`."""
+    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
+        return [
+            {k: int(v) if k == "epoch" else float(v) for k, v in row.items()}
+            for row in csv.DictReader(file)
+        ]
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    """Writes the recipe into the run folder, or checks that it is the same as there."""
+    if (folder / RECIPE).exists():
+        if Recipe.load(folder / RECIPE) != recipe:
+            raise ValueError(
+                f"{folder} holds the run of another recipe. Choose another --output, or remove it."
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ValueError(f"{folder} is not empty and no run folder. Choose another --output.")
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    write_text(folder / RECIPE, text)
+
+
+def _details(source: Any) -> dict[str, Any]:
+    """What is needed to understand a run, and to read images as it did."""
+    image_format = source.image_format
+    return {
+        "example_shape": list(source.example_shape),
+        "image_format": None if image_format is None else vars(image_format),
+        "versions": {
+            "tfmeta": tfmeta.__version__,
+            "python": platform.python_version(),
+            "tensorflow": tf.__version__,
+            "keras": keras.__version__,
+            "numpy": np.__version__,
+        },
+        "threads": {
+            "inter_op": tf.config.threading.get_inter_op_parallelism_threads(),
+            "intra_op": tf.config.threading.get_intra_op_parallelism_threads(),
+        },
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _meta_batch_size(episodes: tf.data.Dataset) -> int:
+    return int(episodes.element_spec[0]["query_x"].shape[0])
+
+
+def _save(learner: MetaLearner, path: Path) -> None:
+    with replacing(path) as temporary:
+        learner.save(temporary)
