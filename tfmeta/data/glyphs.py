@@ -8,7 +8,7 @@ the drawings themselves.
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib
 import numpy as np
@@ -202,8 +202,9 @@ def jitter(ink: Image.Image, rng: np.random.Generator) -> np.ndarray:
     matrix = np.array([[cos, -sin], [sin, cos]]) @ [[1 + stretch, shear], [0, 1]]
     rows, columns = np.nonzero(np.asarray(ink))
     centres = matrix @ (np.stack([columns, rows]) + 0.5)
-    pixel = np.abs(matrix).sum(axis=1) / 2
-    low, high = centres.min(axis=1) - pixel, centres.max(axis=1) + pixel
+    # Bilinear resampling spreads a pixel of ink by one pixel to every side of its centre.
+    spread = np.abs(matrix).sum(axis=1)
+    low, high = centres.min(axis=1) - spread, centres.max(axis=1) + spread
     scale = rng.uniform(MIN_FILL, 1) * BOX / (high - low).max()
     slack = np.minimum((BOX - scale * (high - low)) / 2, MAX_SHIFT)
     centre = IMAGE_SIZE / 2 + rng.uniform(-1, 1, 2) * slack
@@ -215,7 +216,7 @@ def jitter(ink: Image.Image, rng: np.random.Generator) -> np.ndarray:
         (IMAGE_SIZE * oversampling,) * 2,
         Image.Transform.AFFINE,
         (*inverse[0], origin[0], *inverse[1], origin[1]),
-        Image.Resampling.BICUBIC,
+        Image.Resampling.BILINEAR,
     )
     return 255 - np.asarray(image.reduce(oversampling))[..., np.newaxis]
 
@@ -247,7 +248,7 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     """
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "Initial release."}
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

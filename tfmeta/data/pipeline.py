@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -118,10 +119,16 @@ def episode_pipeline(
         return describe(EpisodeRandom(seed, index), drawn)
 
     first = start + (worker - start) % n_workers
+    n_parallel = os.cpu_count() or 1
+    options = tf.data.Options()
+    # With autotuning, dropping an iterator (as Keras does after each validation) waits until its
+    # tuner wakes up: for seconds, and the longer it ran, the longer.
+    options.autotune.enabled = False
     return (
         tf.data.Dataset.counter(first, n_workers)
-        .map(episode, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(episode, num_parallel_calls=n_parallel)
         .batch(meta_batch_size, drop_remainder=True)
-        .map(fetch, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
+        .map(fetch, num_parallel_calls=n_parallel)
+        .prefetch(2)
+        .with_options(options)
     )
