@@ -57,21 +57,11 @@ def call_network(
     ]
     with (
         keras.StatelessScope(state_mapping=mapping) as scope,
+        _twice_differentiable_moments(),
         _batch_norm(network, normalization, mask),
     ):
         outputs = network(x, training=training)
-    updated = [scope.get_current_value(v) for v in network.non_trainable_variables]
-    if normalization == "batch":
-        averages = {
-            id(v) for layer in batch_norm_layers(network) for v in layer.non_trainable_variables
-        }
-        updated = [
-            old if id(v) in averages else new
-            for v, old, new in zip(
-                network.non_trainable_variables, non_trainable, updated, strict=True
-            )
-        ]
-    return outputs, updated
+    return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
 
 
 @contextlib.contextmanager
@@ -80,38 +70,79 @@ def _batch_norm(
 ) -> Iterator[None]:
     """While it is open, the network's batch-norm layers do as told, whatever `training` says.
 
-    The layers stay Keras's own, so that users' models need no special layer: what is replaced,
-    on the instance and for the time of the call, is the `training` flag that they see.
+    The layers stay Keras's own, so that users' models need no special layer: what is replaced is
+    their `call`, on the instance and for the time of the call.
     """
 
     def bind(layer: keras.layers.BatchNormalization) -> Any:
-        def call(inputs: tf.Tensor, training: Any = None, mask: Any = mask) -> tf.Tensor:
-            if example_mask is not None:
-                ones = [1] * (len(inputs.shape) - 2)
-                mask = tf.broadcast_to(
-                    tf.reshape(example_mask, [-1, *ones]), tf.shape(inputs)[:-1]
-                )
-            return type(layer).call(layer, inputs, training=normalization != "moving", mask=mask)
+        def call(inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
+            x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+            axis = layer.axis % x.shape.rank
+            if normalization == "moving":
+                mean, variance = layer.moving_mean, layer.moving_variance
+            else:
+                mean, variance = _moments(x, axis, example_mask)
+                decay = {"batch": 1.0, "update": layer.momentum, "replace": 0.0}[normalization]
+                for average, value in (
+                    (layer.moving_mean, mean),
+                    (layer.moving_variance, variance),
+                ):
+                    if decay < 1:
+                        average.assign(decay * average + (1 - decay) * value)
+            outputs = keras.ops.batch_normalization(
+                x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+            )
+            return tf.cast(outputs, layer.compute_dtype)
 
         return call
 
     example_mask = mask
     layers = batch_norm_layers(network)
-    if example_mask is not None and any(
-        layer.axis % layer.input_spec.ndim != layer.input_spec.ndim - 1 for layer in layers
-    ):
-        raise ValueError("Padded episodes need batch norm over the last axis (axis=-1).")
-    momenta = [layer.momentum for layer in layers]
+    if any(layer.renorm for layer in layers):
+        raise ValueError("Batch renormalisation is not defined for episodes: use renorm=False.")
     for layer in layers:
         vars(layer)["call"] = bind(layer)
-        if normalization == "replace":
-            layer.momentum = 0.0
     try:
         yield
     finally:
-        for layer, momentum in zip(layers, momenta, strict=True):
+        for layer in layers:
             del vars(layer)["call"]
-            layer.momentum = momentum
+
+
+def _moments(x: tf.Tensor, axis: int, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and variance over all axes but one, over the rows that `mask` `[N]` does not exclude."""
+    axes = [a for a in range(x.shape.rank) if a != axis]
+    if mask is None:
+        return moments(x, axes)
+    weights = tf.reshape(tf.cast(mask, x.dtype), [-1] + [1] * (x.shape.rank - 1))
+    weights = tf.broadcast_to(weights, tf.shape(x))
+    weights /= tf.reduce_sum(weights, axes, keepdims=True)
+    mean = tf.reduce_sum(weights * x, axes, keepdims=True)
+    return tf.reshape(mean, [-1]), tf.reduce_sum(weights * tf.square(x - mean), axes)
+
+
+def moments(
+    x: tf.Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """`tf.nn.moments` with the right second derivatives.
+
+    TensorFlow's treats the mean in the variance as a constant: right for a gradient, wrong for the
+    gradient of a gradient that meta-learning takes.
+    """
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims, name=name)
+    return (mean if keepdims else tf.squeeze(mean, axes)), variance
+
+
+@contextlib.contextmanager
+def _twice_differentiable_moments() -> Iterator[None]:
+    """While it is open, Keras's normalisation layers compute their statistics by `moments`."""
+    original = tf.nn.moments
+    tf.nn.moments = moments
+    try:
+        yield
+    finally:
+        tf.nn.moments = original
 
 
 def mean_loss(

@@ -100,9 +100,9 @@ class MAML(MetaLearner):
         self.inner_steps = inner_steps
         self.test_inner_steps = inner_steps if test_inner_steps is None else test_inner_steps
         self.first_order = first_order
-        self.inner_loss = keras.losses.get(inner_loss) or keras.losses.SparseCategoricalCrossentropy(
-            from_logits=True
-        )
+        self.inner_loss = keras.losses.get(
+            inner_loss
+        ) or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.batch_norm = batch_norm
         self.built = network.built
 
@@ -174,7 +174,9 @@ class MAML(MetaLearner):
         fixed = {id(v) for layer in batch_norm_layers(self.network) for v in layer.variables}
         adapts = [id(v) not in fixed for v in self.network.trainable_variables]
         weights = [tf.convert_to_tensor(v.value) for v in self.network.trainable_variables]
-        non_trainable = [tf.convert_to_tensor(v.value) for v in self.network.non_trainable_variables]
+        non_trainable = [
+            tf.convert_to_tensor(v.value) for v in self.network.non_trainable_variables
+        ]
         yield {"trainable": weights, "non_trainable": non_trainable}
         for _ in range(steps):
             with tf.GradientTape(watch_accessed_variables=False) as tape:

@@ -140,6 +140,8 @@ class MetaLearner(keras.Model):
         if weights is None:
             return super().train_step(data)
         inputs = _checked_inputs(x)
+        if not self.built:
+            self.build({name: tensor.shape for name, tensor in inputs.items()})
         n_tasks = tf.shape(inputs["query_x"])[0]
         variables = self.trainable_variables
 
@@ -171,7 +173,10 @@ class MetaLearner(keras.Model):
             return (
                 index + 1,
                 loss + tf.cast(task_loss, loss.dtype),
-                [a + tf.convert_to_tensor(b) for a, b in zip(gradients, task_gradients, strict=True)],
+                [
+                    a + tf.convert_to_tensor(b)
+                    for a, b in zip(gradients, task_gradients, strict=True)
+                ],
                 [
                     a + b / tf.cast(n_tasks, b.dtype) if b.dtype.is_floating else tf.maximum(a, b)
                     for a, b in zip(updates, task_updates, strict=True)
