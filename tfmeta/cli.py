@@ -1,9 +1,8 @@
-"""The command line: tfmeta train | evaluate | adapt | predict."""
+"""The command line: tfmeta train | evaluate | adapt | predict | plot."""
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
@@ -13,7 +12,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tfmeta import data, training
+from tfmeta import data, plots, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation, evaluate
@@ -84,6 +83,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "inputs", nargs="+", type=Path, help="images, folders of images, or one CSV file"
     )
+
+    sub = command("plot", _plot, "Draw what trained regressors fit to the same test tasks.")
+    sub.add_argument("runs", nargs="+", type=Path, help="run folders")
+    sub.add_argument("--output", required=True, type=Path, help="the PNG file to write")
     return parser
 
 
@@ -113,7 +116,9 @@ def _evaluate(options: argparse.Namespace) -> None:
         learner,
         episodes,
         section["n_episodes"] if options.n_episodes is None else options.n_episodes,
-        recipe.evaluation.get("inner_steps") if options.inner_steps is None else options.inner_steps,
+        recipe.evaluation.get("inner_steps")
+        if options.inner_steps is None
+        else options.inner_steps,
         verbose=sys.stdout.isatty(),
     )
     _report(result)
@@ -133,7 +138,9 @@ def _adapt(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{options.run} was not trained on image files: give a CSV file as --support."
             )
-        support = data.sources.folder(options.support, image_format=ImageFormat(**details["image_format"]))
+        support = data.sources.folder(
+            options.support, image_format=ImageFormat(**details["image_format"])
+        )
         class_names = support.class_names
         support_x = support.fetch(np.concatenate(support.rows)).numpy()
         support_y = np.repeat(np.arange(len(support)), [len(rows) for rows in support.rows])
@@ -164,7 +171,11 @@ def _predict(options: argparse.Namespace) -> None:
     if all(path.suffix.lower() == ".csv" for path in options.inputs):
         tables = [_read_csv(path) for path in options.inputs]
         x = _examples(np.concatenate(tables), task["example_shape"], options.inputs[0])
-        names = [f"{p}:{i + 1}" for p, t in zip(options.inputs, tables, strict=True) for i in range(len(t))]
+        names = [
+            f"{p}:{i + 1}"
+            for p, t in zip(options.inputs, tables, strict=True)
+            for i in range(len(t))
+        ]
     else:
         files = [f for path in options.inputs for f in _image_files(path)]
         image_format = ImageFormat(**task["image_format"])
@@ -180,6 +191,19 @@ def _predict(options: argparse.Namespace) -> None:
     probabilities = np.asarray(keras.ops.softmax(logits))
     for name, p in zip(names, probabilities, strict=True):
         print(name, task["class_names"][p.argmax()], f"{p.max():.4f}", sep="\t")
+
+
+def _plot(options: argparse.Namespace) -> None:
+    recipes = [Recipe.load(run) for run in options.runs]
+    if not all(recipe.is_regression for recipe in recipes):
+        raise ValueError("Only fits of regression tasks are drawn; other pictures are in the runs.")
+    tasks = recipes[0].make_episodes(recipes[0].load_data("test"), "test")
+    learners = {
+        recipe.name: training.load_learner(run)
+        for recipe, run in zip(recipes, options.runs, strict=True)
+    }
+    plots.regression_fits(learners, next(iter(tasks)), options.output)
+    print(f"Written to {options.output}.")
 
 
 # === Inputs and outputs ===
@@ -202,7 +226,9 @@ def _read_csv(path: Path) -> np.ndarray:
     try:
         return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
     except ValueError as error:
-        raise ValueError(f"{path} must be a CSV file of numbers without a header: {error}") from error
+        raise ValueError(
+            f"{path} must be a CSV file of numbers without a header: {error}"
+        ) from error
 
 
 def _examples(table: np.ndarray, shape: list[int], path: Path) -> np.ndarray:

@@ -110,7 +110,7 @@ def evaluate(
     if n_episodes < 1:
         raise ValueError(f"n_episodes must be at least 1; got {n_episodes}.")
 
-    def one_task(episode: dict[str, tf.Tensor]) -> tf.Tensor:
+    def one_task(episode: dict[str, tf.Tensor], inner_steps: int) -> tf.Tensor:
         support = episode["support_x"], episode["support_y"], episode.get("support_mask")
         states = learner.adapt_task_by_step(*support, inner_steps)
         return tf.stack(
@@ -129,7 +129,7 @@ def evaluate(
         if inner_steps is None:
             return predictions, None
         by_step = tf.map_fn(
-            one_task,
+            lambda episode: one_task(episode, inner_steps),
             inputs,
             fn_output_signature=learner.variable_dtype,
             parallel_iterations=PARALLEL_TASKS,

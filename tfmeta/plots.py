@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -152,7 +152,7 @@ def _show(axis: Any, image: np.ndarray, colour: str) -> None:
         spine.set(color=colour, linewidth=2)
 
 
-def _figure(n_axes: int) -> tuple[Figure, Iterable[Any]]:
+def _figure(n_axes: int) -> tuple[Figure, list[Any]]:
     figure = Figure(figsize=(5 * n_axes, 3.6), layout="constrained")
     return figure, list(figure.subplots(1, n_axes, squeeze=False)[0])
 

@@ -22,7 +22,7 @@ NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "mlp": backbones.mlp,
     "linear": backbones.linear,
 }
-LEARNERS: dict[str, type[MetaLearner]] = {"maml": MAML}
+LEARNERS: dict[str, Callable[..., MetaLearner]] = {"maml": MAML}
 
 # Training, validation and test draw their episodes from seeds this far apart.
 SEED_STRIDE = 1_000_000
@@ -168,6 +168,8 @@ class Recipe:
         options = {k: v for k, v in self.data.items() if k != "name"}
         if not self.is_regression:
             options["split"] = split
+        if "image_format" in options:
+            options["image_format"] = data.ImageFormat(**options["image_format"])
         if data_dir is not None and "data_dir" in inspect.signature(self._source()[0]).parameters:
             options["data_dir"] = data_dir
         return data.load(self.data["name"], **options)

@@ -29,6 +29,9 @@ CHECKPOINT = "checkpoint.keras"
 HISTORY = "history.csv"
 EVALUATION = "evaluation.json"
 
+# More than an epoch's draws of a seed.
+EPOCH_STRIDE = 1 << 40
+
 
 class RunFolder(keras.callbacks.Callback):
     """Keeps a run's history, its best learner on validation, and a checkpoint to resume from.
@@ -57,6 +60,10 @@ class RunFolder(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = time.perf_counter()
+        # Keras does not save the state of seeds (dropout's): make it one of the epoch.
+        for i, variable in enumerate(self.model.non_trainable_variables):
+            if variable.name == "seed_generator_state":
+                variable.assign([i, epoch * EPOCH_STRIDE])
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}

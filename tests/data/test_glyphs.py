@@ -28,15 +28,8 @@ def fingerprint() -> str:
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tfds")
-    glyphs.Glyphs(data_dir=folder).download_and_prepare()
-    return folder
-
-
-@pytest.fixture(scope="session")
-def reloaded(data_dir: Path) -> glyphs.Glyphs:
-    return glyphs.Glyphs(data_dir=data_dir)
+def reloaded(glyphs_dir: Path) -> glyphs.Glyphs:
+    return glyphs.Glyphs(data_dir=glyphs_dir)
 
 
 @pytest.fixture(scope="session")

@@ -76,8 +76,7 @@ def load(
 
 def _call(function: Any, *args: Any, **options: Any) -> Any:
     """Calls a source, after checking that it takes these options."""
-    accepted = [p for p in inspect.signature(function).parameters.values()][len(args) :]
-    names = [p.name for p in accepted]
+    names = list(inspect.signature(function).parameters)[len(args) :]
     unknown = sorted(set(options) - set(names))
     if unknown:
         raise ValueError(

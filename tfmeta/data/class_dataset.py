@@ -67,8 +67,8 @@ class ClassDataset:
             A data set with the classes that have examples, in the order of their labels.
 
         Raises:
-            ValueError: If the lengths differ, the labels are no integers, or a value is NaN or
-                infinite.
+            ValueError: If the lengths differ, the labels are no integers, or a value is not finite
+                as float32.
         """
         x, y = np.asarray(x), np.asarray(y)
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
@@ -79,8 +79,13 @@ class ClassDataset:
             raise ValueError(f"The labels y must be integers; got {y.dtype}.")
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
             raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
+        if x.dtype != np.uint8:
+            with np.errstate(over="ignore"):  # What overflows is infinite, which comes next.
+                x = x.astype(np.float32)
         if not np.isfinite(x).all():
-            raise ValueError("The examples x must be finite; some are NaN or infinite.")
+            raise ValueError(
+                "The examples x must be finite; some are NaN, infinite or too large for float32."
+            )
         if class_names is not None and (y.min() < 0 or y.max() >= len(class_names)):
             raise ValueError(
                 f"Labels must be from 0 to {len(class_names) - 1}, one per class name; "
@@ -89,7 +94,7 @@ class ClassDataset:
         order = np.argsort(y, kind="stable")
         labels, counts = np.unique(y, return_counts=True)
         with tf.device("CPU"):
-            store = tf.constant(x if x.dtype == np.uint8 else x.astype(np.float32))
+            store = tf.constant(x)
 
         def fetch(rows: tf.Tensor) -> tf.Tensor:
             examples = tf.gather(store, rows)

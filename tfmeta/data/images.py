@@ -40,7 +40,17 @@ class ImageFormat:
         Smaller images result from antialiased Lanczos resampling, as in MAML's preparation of
         Omniglot.
         """
-        image = tf.io.decode_image(encoded, channels=self.channels, expand_animations=False)
+
+        def decode(channels: int) -> tf.Tensor:
+            return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
+
+        if self.channels == 3:
+            return self.from_pixels(decode(3))
+        # TensorFlow decodes BMP and GIF, which begin like this, to colours only.
+        colours_only = tf.strings.regex_full_match(tf.strings.substr(encoded, 0, 2), "BM|GI")
+        image = tf.cond(
+            colours_only, lambda: tf.image.rgb_to_grayscale(decode(3)), lambda: decode(1)
+        )
         return self.from_pixels(image)
 
     def from_pixels(self, image: tf.Tensor) -> tf.Tensor:

@@ -74,7 +74,7 @@ def check_size(name: str, size: Any, minimum: int = 1) -> tuple[int, int]:
 
 def episode_pipeline(
     describe: Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], Any],
-    fetch: Callable[[Any], Any],
+    fetch: Callable[..., Any],
     sizes: Mapping[str, tuple[int, int]],
     *,
     meta_batch_size: int,
@@ -89,23 +89,29 @@ def episode_pipeline(
 
     Args:
         describe: From an episode's random numbers and sizes to a nesting of small tensors.
-        fetch: From `meta_batch_size` stacked descriptions to what the data set yields.
+        fetch: From `meta_batch_size` stacked descriptions (their parts as arguments) to what the data set yields.
         sizes: Inclusive (low, high) by name.
         meta_batch_size: Episodes per meta-batch, > 0.
-        seed: Any integer.
+        seed: Any integer of 64 bits.
         start: Index of the first episode, ≥ 0.
         shard: (worker, number of workers).
 
     Returns:
         A prefetching `tf.data.Dataset` of what `fetch` returns.
+
+    Raises:
+        ValueError: If one of the last four is not as above.
     """
-    worker, n_workers = shard
     if not (isinstance(meta_batch_size, int) and meta_batch_size > 0):
         raise ValueError(f"meta_batch_size must be an integer > 0; got {meta_batch_size!r}.")
     if not (isinstance(start, int) and start >= 0):
         raise ValueError(f"start must be an integer ≥ 0; got {start!r}.")
-    if not 0 <= worker < n_workers:
-        raise ValueError(f"shard must be (w, W) with 0 ≤ w < W; got {shard!r}.")
+    if not (isinstance(seed, int) and -(2**63) <= seed < 2**63):
+        raise ValueError(f"seed must be an integer of 64 bits; got {seed!r}.")
+    is_pair = isinstance(shard, list | tuple) and [type(n) for n in shard] == [int, int]
+    if not (is_pair and 0 <= shard[0] < shard[1]):
+        raise ValueError(f"shard must be integers (w, W) with 0 ≤ w < W; got {shard!r}.")
+    worker, n_workers = shard
 
     def episode(index: tf.Tensor) -> Any:
         first = index - (index - start) % (meta_batch_size * n_workers)

@@ -88,6 +88,7 @@ def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     """
     from tfmeta.data.glyphs import Glyphs
 
+    check_split(split)
     builder = Glyphs(data_dir=data_dir)
     builder.download_and_prepare()
     image_format = ImageFormat(28, 28, channels=1, invert=True)
@@ -141,9 +142,11 @@ def tfds_dataset(
         ValueError: If the data set is unknown, has no image or label, or its images differ in
             size and `image_size` is not given.
     """
+    check_split(split)
     builder = _prepared(name, data_dir)
-    features = builder.info.features
-    if "image" not in features or not hasattr(features.get("label"), "names"):
+    features = dict(builder.info.features.items())
+    label: Any = features.get("label")
+    if "image" not in features or not hasattr(label, "names"):
         raise ValueError(
             f"{name!r} has the features {sorted(features)}; an image and a class label named "
             '"image" and "label" are needed. Load it yourself and pass arrays (x, y).'
@@ -157,11 +160,9 @@ def tfds_dataset(
     parts = [_read(builder, part, image_format) for part in sorted(builder.info.splits)]
     x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     whole = ClassDataset.from_arrays(
-        x, y, features["label"].names, image_format, {"name": name, "split": split}
+        x, y, label.names, image_format, {"name": name, "split": split}
     )
-    return whole.subset(
-        split_classes(whole.class_names, split, proportional_sizes(len(whole)))
-    )
+    return whole.subset(split_classes(whole.class_names, split, proportional_sizes(len(whole))))
 
 
 def folder(
@@ -184,9 +185,7 @@ def folder(
     if not root.is_dir():
         raise ValueError(f"No such folder: {root}.")
     classes = sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))
-    files = [
-        sorted(f for f in c.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes
-    ]
+    files = [sorted(f for f in c.iterdir() if f.suffix.lower() in IMAGE_SUFFIXES) for c in classes]
     empty = [c.name for c, images in zip(classes, files, strict=True) if not images]
     if not classes or empty:
         raise ValueError(
@@ -231,9 +230,7 @@ def arrays(
         split: "all" classes, or "train", "validation", "test" (64 %, 16 % and 20 % of them).
         class_names: Names of the labels 0, 1, ….
     """
-    whole = ClassDataset.from_arrays(
-        x, y, class_names, source={"name": "arrays", "split": split}
-    )
+    whole = ClassDataset.from_arrays(x, y, class_names, source={"name": "arrays", "split": split})
     return whole.subset(split_classes(whole.class_names, split, proportional_sizes(len(whole))))
 
 

@@ -108,7 +108,8 @@ class MAML(MetaLearner):
 
     def build(self, input_shape: dict[str, Any]) -> None:
         if not self.network.built:
-            self.network.build((None, *input_shape["support_x"][2:]))
+            # A subclassed network builds its layers when it is called.
+            self.network(keras.Input(tuple(input_shape["support_x"][2:])))
 
     # === The algorithm ===
 
@@ -132,15 +133,12 @@ class MAML(MetaLearner):
         training: bool = False,
     ) -> tf.Tensor:
         """Calls the network with the task's weights. See `MetaLearner.predict_task`."""
-        if self.batch_norm == "support":
-            normalization = "moving"
-        else:
-            normalization = self._inner_normalization(training)
+        by_support = self.batch_norm == "support"
         predictions, non_trainable = call_network(
             self.network,
             **state,
             x=query_x,
-            normalization=normalization,
+            normalization="moving" if by_support else self._inner_normalization(training),
             mask=query_mask,
             training=training,
         )
@@ -264,8 +262,9 @@ class MAML(MetaLearner):
         With `batch_norm="transductive"` the returned model normalises each batch that it predicts
         by the batch's own statistics: `predict` with a `batch_size` that holds all queries.
         """
-        labels, n_way = np.asarray(support_y), self.network.output_shape[-1]
+        labels = np.asarray(support_y)
         if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy) and labels.size:
+            n_way = self.network.compute_output_shape((None, *np.shape(support_x)[1:]))[-1]
             if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
                 raise ValueError(
                     f"support_y must be integer labels [S]; got {labels.dtype} {labels.shape}. "

@@ -1,4 +1,4 @@
-"""The contract: a meta-learner is a Keras model from (support set, queries) to query predictions."""
+"""The contract: a meta-learner maps (support set, queries) to the predictions of the queries."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class MetaLearner(keras.Model):
     """
 
     def __init__(self, **kwargs: Any) -> None:
-        # Targets among the inputs must keep their precision: the inner networks cast for themselves.
+        # Targets among the inputs must keep their precision; the inner networks cast by themselves.
         super().__init__(autocast=False, **kwargs)
         # XLA makes the mapped, nested gradients several times slower.
         self.supports_jit = False

@@ -1,0 +1,49 @@
+"""Every Python snippet of the README and the docs runs, as a reader would run it."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+@pytest.fixture
+def reader_folder(tmp_path, monkeypatch):
+    """An empty folder but for the reader's images."""
+    for name in ("cats", "dogs", "owls"):
+        folder = tmp_path / "my_images" / name
+        folder.mkdir(parents=True)
+        for i in range(8):
+            pixels = np.random.default_rng(i).integers(0, 256, (40, 36, 3), dtype=np.uint8)
+            (folder / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_snippets_run(page, reader_folder, glyphs_dir, monkeypatch):
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
+    # TensorFlow has long started here, which the call refuses; it has a test of its own.
+    monkeypatch.setattr("tfmeta.configure_threads", lambda: None)
+    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert snippets
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, page.name, "exec"), names)
+
+
+def test_commands_in_the_readme_exist():
+    from tfmeta.cli import _parser
+
+    shell = "".join(re.findall(r"```sh\n(.*?)```", PAGES[0].read_text(), re.DOTALL))
+    commands = [line.split("#")[0] for line in shell.splitlines() if line.startswith("tfmeta ")]
+    assert len(commands) >= 4
+    for command in commands:
+        _parser().parse_args(command.split()[1:])
+    targets = (ROOT / "Makefile").read_text()
+    for target in re.findall(r"^make (\w+)", shell, re.MULTILINE):
+        assert f"\n{target}:" in targets
