@@ -88,15 +88,17 @@ def evaluate(
         learner: A meta-learner.
         episodes: A data set of meta-batches, as `episodes(...)` of a source of data yields them.
         n_episodes: How many episodes to evaluate, > 0.
-        inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too.
+        inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too; ≥ 0.
         verbose: Whether to show a progress bar.
 
     Returns:
-        The accuracy, or the mean squared error if the targets have the shape of the predictions.
+        The accuracy, or the mean squared error if the targets have the shape of the predictions
+        (or lack a last dimension of 1).
         `mean` and `ci95` are those of the learner as it is (`test_inner_steps` of MAML).
 
     Raises:
-        ValueError: If the data set ends too early, or the learner has no inner steps.
+        ValueError: If the data set ends too early, a number is too small, or the learner has no
+            inner steps.
 
     Example:
 
@@ -109,6 +111,8 @@ def evaluate(
     """
     if n_episodes < 1:
         raise ValueError(f"n_episodes must be at least 1; got {n_episodes}.")
+    if inner_steps is not None and inner_steps < 0:
+        raise ValueError(f"inner_steps must be at least 0; got {inner_steps}.")
 
     def one_task(episode: dict[str, tf.Tensor], inner_steps: int) -> tf.Tensor:
         support = episode["support_x"], episode["support_y"], episode.get("support_mask")
@@ -123,7 +127,8 @@ def evaluate(
             ]
         )
 
-    @tf.function(reduce_retracing=True)
+    # Like Keras's own functions without AutoGraph, which would bury an error in its traceback.
+    @tf.function(reduce_retracing=True, autograph=False)
     def predict(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor | None]:
         predictions = learner(inputs, training=False)
         if inner_steps is None:
@@ -144,6 +149,8 @@ def evaluate(
         inputs, query_y, query_mask = keras.utils.unpack_x_y_sample_weight(batch)
         predictions, by_step = predict(inputs)
         query_y = np.asarray(query_y)
+        if query_y.ndim == len(predictions.shape) - 1 and predictions.shape[-1] == 1:
+            query_y = query_y[..., None]
         metric = "mse" if query_y.shape == tuple(predictions.shape) else "accuracy"
         mask = np.ones(query_y.shape[:2]) if query_mask is None else np.asarray(query_mask)
         values.append(_metric(metric, query_y, predictions.numpy(), mask))

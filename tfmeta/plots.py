@@ -32,6 +32,7 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
         axis.plot(epochs, [row[metric] for row in history], label="meta-training")
         axis.plot(epochs, [row[f"val_{metric}"] for row in history], label="validation")
         axis.set(xlabel="epoch", ylabel=metric)
+        axis.xaxis.get_major_locator().set_params(integer=True)
         axis.grid(alpha=0.3)
         axis.legend()
     _write(figure, path)
@@ -72,12 +73,13 @@ def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes:
     predicted = np.asarray(learner(inputs, training=False)).argmax(axis=-1)
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
     query_y = np.asarray(query_y)
-    figure = Figure(figsize=(11, 0.62 * n_episodes * (int(query_y.max()) + 1) + 0.8))
+    is_query = inputs.get("query_mask", np.ones(query_y.shape)) > 0
     rows = []
     for t in range(min(n_episodes, len(query_y))):
         for label in np.unique(inputs["support_y"][t]):
             rows.append((t, label))
     columns = 11
+    figure = Figure(figsize=(0.8 * columns + 1, 0.8 * len(rows) + 0.5), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for (t, label), row in zip(rows, axes, strict=True):
         for axis in row:
@@ -92,7 +94,7 @@ def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes:
             va="center",
             fontsize=7,
         )
-        queries = np.flatnonzero(query_y[t] == label)[: columns - 1]
+        queries = np.flatnonzero((query_y[t] == label) & is_query[t])[: columns - 1]
         for axis, query in zip(row[1:], queries, strict=False):
             right = predicted[t, query] == label
             _show(axis, inputs["query_x"][t, query], GOOD if right else BAD)
@@ -113,7 +115,8 @@ def regression_fits(
 
     Args:
         learners: Learners by name.
-        meta_batch: `(inputs, query_y)` of a `TaskDistribution`.
+        meta_batch: `(inputs, query_y)` or `(inputs, query_y, query_mask)` of a
+            `TaskDistribution`.
         path: Of the PNG to write.
         n_tasks: How many tasks of the meta-batch to show.
     """
@@ -123,9 +126,12 @@ def regression_fits(
     figure, axes = _figure(n_tasks)
     low, high = inputs["query_x"].min(), inputs["query_x"].max()
     grid = np.tile(np.linspace(low, high, 200, dtype=np.float32)[None, :, None], (n_tasks, 1, 1))
-    support = {name: inputs[name][:n_tasks] for name in ("support_x", "support_y")}
+    support = {name: v[:n_tasks] for name, v in inputs.items() if name.startswith("support_")}
+    # Padding is at the end.
+    n_support = inputs.get("support_mask", np.ones(inputs["support_x"].shape[:2])).sum(axis=1)
+    n_query = inputs.get("query_mask", np.ones(inputs["query_x"].shape[:2])).sum(axis=1)
     for t, axis in enumerate(axes):
-        order = np.argsort(inputs["query_x"][t, :, 0])
+        order = np.argsort(inputs["query_x"][t, : int(n_query[t]), 0])
         axis.plot(
             inputs["query_x"][t, order, 0],
             np.asarray(query_y)[t, order, 0],
@@ -133,7 +139,13 @@ def regression_fits(
             color="grey",
             label="queries (truth)",
         )
-        axis.plot(support["support_x"][t], support["support_y"][t], "^k", label="support")
+        points = slice(int(n_support[t]))
+        axis.plot(
+            support["support_x"][t, points, 0],
+            support["support_y"][t, points, 0],
+            "^k",
+            label="support",
+        )
         axis.set(xlabel="x", ylabel="y")
         axis.grid(alpha=0.3)
     for name, learner in learners.items():

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import dataclasses
 import difflib
 import inspect
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import yaml
@@ -108,10 +110,17 @@ class Recipe:
         training = {f.name: f for f in dataclasses.fields(Training)}
         needed = [n for n, f in training.items() if f.default is dataclasses.MISSING]
         _check_keys("training", content["training"], training, required=needed)
-        for key in ("epochs", "steps_per_epoch"):
-            value = content["training"][key]
-            if not (isinstance(value, int) and value > 0):
-                raise ValueError(f"training: {key} must be an integer > 0; got {value!r}.")
+        for key, minimum in (("epochs", 1), ("steps_per_epoch", 1), ("seed", 0)):
+            _check_integer("training", content["training"], key, minimum)
+        optimizer = content["training"]["optimizer"]
+        is_mapping = isinstance(optimizer, Mapping) and "class_name" in optimizer
+        if not isinstance(optimizer, str) and not is_mapping:
+            raise ValueError(
+                "training: optimizer must be a name or {class_name: …, config: {…}}; "
+                f"got {optimizer!r}."
+            )
+        for key in ("name", "protocol"):
+            _check_text("the recipe", content, key)
         recipe = cls(**{**content, "training": Training(**content["training"])})
         recipe._check_options()
         return recipe
@@ -121,21 +130,31 @@ class Recipe:
         return dataclasses.asdict(self)
 
     def _check_options(self) -> None:
+        _check_keys("data", self.data, [*self.data, "name"], required=["name"])
+        _check_text("data", self.data, "name")
         source, is_regression = self._source()
         of_source = _options(source, without=["name", "path", "x", "y", "split", "data_dir"])
-        _check_keys("data", self.data, ["name", *of_source], required=["name"])
+        _check_keys("data", self.data, ["name", *of_source])
+        if "image_format" in self.data:
+            of_format = _options(data.ImageFormat, without=[])
+            given = self.data["image_format"]
+            _check_keys("data: image_format", given, of_format, required=["height", "width"])
         distribution = data.TaskDistribution if is_regression else ClassDataset
         of_episodes = _options(distribution.episodes, without=["self", "seed", "start", "shard"])
         _check_keys("episodes", self.episodes, of_episodes)
         _check_keys("validation", self.validation, [*of_episodes, "n_episodes"], ["n_episodes"])
         keys = [*of_episodes, "n_episodes", "inner_steps"]
         _check_keys("evaluation", self.evaluation, keys, ["n_episodes"])
+        _check_integer("validation", self.validation, "n_episodes", 1)
+        _check_integer("evaluation", self.evaluation, "n_episodes", 1)
+        _check_integer("evaluation", self.evaluation, "inner_steps", 0)
         for section, known in (("network", NETWORKS), ("learner", LEARNERS)):
             given = getattr(self, section)
             _check_keys(section, given, [*given, "name"], required=["name"])
-            _check_keys(f"{section} name", [given["name"]], known)
+            _check_text(section, given, "name")
+            _check_keys(f"{section} name", {given["name"]: None}, known)
         of_network = _options(
-            NETWORKS[self.network["name"]], without=["n_way", "n_outputs", "input_shape"]
+            NETWORKS[self.network["name"]], without=["n_way", "n_outputs", "input_shape", "name"]
         )
         _check_keys("network", self.network, ["name", *of_network])
         of_learner = _options(LEARNERS[self.learner["name"]], without=["network", "kwargs"])
@@ -143,12 +162,12 @@ class Recipe:
 
     def _source(self) -> tuple[Callable[..., Any], bool]:
         """The function that loads the data, and whether its tasks are regression tasks."""
-        name = self.data.get("name")
+        name = self.data["name"]
         if name in data.DISTRIBUTIONS:
             return data.DISTRIBUTIONS[name], True
         if name in sources.BY_NAME:
             return sources.BY_NAME[name], False
-        is_folder = os.sep in str(name) or Path(str(name)).is_dir()
+        is_folder = os.sep in self.data["name"] or Path(self.data["name"]).is_dir()
         return (sources.folder if is_folder else sources.tfds_dataset), False
 
     # === Building ===
@@ -164,15 +183,19 @@ class Recipe:
         Args:
             split: "train", "validation" or "test".
             data_dir: TensorFlow Datasets' directory.
+
+        Raises:
+            ValueError: If there are no such data, or an option does not fit.
         """
         options = {k: v for k, v in self.data.items() if k != "name"}
         if not self.is_regression:
             options["split"] = split
-        if "image_format" in options:
-            options["image_format"] = data.ImageFormat(**options["image_format"])
         if data_dir is not None and "data_dir" in inspect.signature(self._source()[0]).parameters:
             options["data_dir"] = data_dir
-        return data.load(self.data["name"], **options)
+        with _naming("data"):
+            if "image_format" in options:
+                options["image_format"] = data.ImageFormat(**options["image_format"])
+            return data.load(self.data["name"], **options)
 
     def make_episodes(
         self, source: Any, split: str, start: int = 0, seed: int | None = None
@@ -198,6 +221,9 @@ class Recipe:
 
         Args:
             example_shape: Shape of one example.
+
+        Raises:
+            ValueError: If an option of the network, the learner or the optimizer does not fit.
         """
         keras.utils.set_random_seed(self.training.seed)
         options = {k: v for k, v in self.network.items() if k != "name"}
@@ -206,13 +232,19 @@ class Recipe:
         else:
             n_way = self.episodes.get("n_way", _default(ClassDataset.episodes, "n_way"))
             n_outputs = max(n_way) if isinstance(n_way, list | tuple) else n_way
-        network = NETWORKS[self.network["name"]](n_outputs, input_shape=example_shape, **options)
+        with _naming("network"):
+            make_network = NETWORKS[self.network["name"]]
+            network = make_network(n_outputs, input_shape=example_shape, **options)
         options = {k: v for k, v in self.learner.items() if k != "name"}
         if self.is_regression:
             options.setdefault("inner_loss", "mse")
-        learner = LEARNERS[self.learner["name"]](network, **options)
+        with _naming("learner"):
+            learner = LEARNERS[self.learner["name"]](network, **options)
+        with _naming("training: optimizer"):
+            # Keras writes into what it is given.
+            optimizer = keras.optimizers.get(copy.deepcopy(self.training.optimizer))
         learner.compile(
-            optimizer=keras.optimizers.get(self.training.optimizer),
+            optimizer=optimizer,
             loss="mse"
             if self.is_regression
             else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
@@ -233,7 +265,7 @@ def _check_keys(
     where: str, given: Any, known: Collection[str], required: Collection[str] = ()
 ) -> None:
     """Raises a ValueError for unknown keys, naming the nearest right ones, and for missing ones."""
-    if not isinstance(given, Mapping | list):
+    if not isinstance(given, Mapping):
         raise ValueError(f"{where} must be a mapping; got {given!r}.")
     for key in given:
         if key not in known:
@@ -243,3 +275,24 @@ def _check_keys(
     missing = [key for key in required if key not in given]
     if missing:
         raise ValueError(f"{where}: missing {missing}.")
+
+
+def _check_integer(where: str, given: Mapping[str, Any], key: str, minimum: Literal[0, 1]) -> None:
+    value = given.get(key, minimum)
+    if type(value) is not int or value < minimum:
+        bound = "> 0" if minimum else "≥ 0"
+        raise ValueError(f"{where}: {key} must be an integer {bound}; got {value!r}.")
+
+
+def _check_text(where: str, given: Mapping[str, Any], key: str) -> None:
+    if not isinstance(given[key], str):
+        raise ValueError(f"{where}: {key} must be text; got {given[key]!r}.")
+
+
+@contextlib.contextmanager
+def _naming(section: str) -> Iterator[None]:
+    """Says in which section the value is that was refused, also where only Python did so."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{section}: {error}") from error

@@ -68,13 +68,15 @@ class RunFolder(keras.callbacks.Callback):
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}
         sign = 1 if self.higher_is_better else -1
-        best = max((sign * r[self.monitor] for r in self.history), default=-np.inf)
+        scores = [sign * r[self.monitor] for r in [*self.history, row]]
+        # Validation may diverge for an epoch: max() would stick to its NaN.
+        best = np.nanmax([-np.inf, *scores[:-1]])
         if not np.isfinite(row["loss"]):
             raise ValueError(
                 f"The loss became {row['loss']} in epoch {epoch + 1}. Lower the inner or the outer "
                 "learning rate; the last checkpoint is kept."
             )
-        if sign * row[self.monitor] > best:
+        if scores[-1] > best or not self.history:
             _save(self.model, self.folder / BEST)
         self.history.append(row)
         text = io.StringIO()
@@ -102,7 +104,9 @@ def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) 
         ValueError: If `output` holds the run of another recipe, or the data do not fit.
     """
     folder = Path(output)
-    _claim(folder, recipe)
+    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+    # As it is read: YAML has no tuples.
+    _check_free(folder, Recipe.from_dict(yaml.safe_load(text)))
     source = recipe.load_data("train", data_dir)
     validation_source = recipe.load_data("validation", data_dir)
     test_source = recipe.load_data("test", data_dir)
@@ -117,6 +121,8 @@ def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) 
     else:
         learner = recipe.make_learner(source.example_shape)
         epoch, history = 0, []
+    # Not before all of the recipe was seen to work: one with a mistake claims no folder.
+    write_text(folder / RECIPE, text)
     write_json(folder / DETAILS, _details(source))
 
     meta_batch = _meta_batch_size(recipe.make_episodes(source, "train"))
@@ -201,18 +207,18 @@ def read_history(folder: Path) -> list[dict[str, float]]:
         ]
 
 
-def _claim(folder: Path, recipe: Recipe) -> None:
-    """Writes the recipe into the run folder, or checks that it is the same as there."""
+def _check_free(folder: Path, recipe: Recipe) -> None:
+    """Raises a ValueError if there is anything but a run of this recipe."""
     if (folder / RECIPE).exists():
         if Recipe.load(folder / RECIPE) != recipe:
             raise ValueError(
                 f"{folder} holds the run of another recipe. Choose another --output, or remove it."
             )
         return
-    if folder.exists() and any(folder.iterdir()):
-        raise ValueError(f"{folder} is not empty and no run folder. Choose another --output.")
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / RECIPE, text)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(
+            f"{folder} is neither an empty folder nor a run folder. Choose another --output."
+        )
 
 
 def _details(source: Any) -> dict[str, Any]:

@@ -89,7 +89,8 @@ def episode_pipeline(
 
     Args:
         describe: From an episode's random numbers and sizes to a nesting of small tensors.
-        fetch: From `meta_batch_size` stacked descriptions (their parts as arguments) to what the data set yields.
+        fetch: From `meta_batch_size` stacked descriptions (their parts as arguments) to what the
+            data set yields.
         sizes: Inclusive (low, high) by name.
         meta_batch_size: Episodes per meta-batch, > 0.
         seed: Any integer of 64 bits.

@@ -144,7 +144,7 @@ def tfds_dataset(
     """
     check_split(split)
     builder = _prepared(name, data_dir)
-    features = dict(builder.info.features.items())
+    features: dict[str, Any] = dict(builder.info.features.items())
     label: Any = features.get("label")
     if "image" not in features or not hasattr(label, "names"):
         raise ValueError(

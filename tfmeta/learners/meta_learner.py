@@ -218,7 +218,8 @@ class MetaLearner(keras.Model):
         Args:
             support_x: `[S, *x]`, the labelled examples.
             support_y: `[S]` integer labels from 0 to n_way - 1, or `[S, *y]` floats.
-            class_names: Optional names of the classes 0, 1, …; kept as `model.class_names`.
+            class_names: Optional names of the classes 0, 1, …, for `model.class_names`. (The file of
+                a plain Keras model does not keep them; that of an `AdaptedModel` does.)
 
         Returns:
             A model from `[Q, *x]` to `[Q, n_way]` logits or `[Q, *y]`, independent of this learner.
@@ -233,7 +234,9 @@ class MetaLearner(keras.Model):
         if not self.built:
             self({**episode, "query_x": support_x[None]})
         if self._adapt_function is None:
-            self._adapt_function = tf.function(self.adapt_task, reduce_retracing=True)
+            self._adapt_function = tf.function(
+                self.adapt_task, reduce_retracing=True, autograph=False
+            )
         state = self._adapt_function(tf.constant(support_x), tf.constant(support_y))
         adapted = self.adapted_model(state)
         adapted.class_names = None if class_names is None else list(class_names)

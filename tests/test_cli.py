@@ -1,0 +1,418 @@
+"""The command line from end to end: what it prints, writes and returns."""
+
+import copy
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from tfmeta import cli
+
+SCRIPT = Path(sys.executable).with_name("tfmeta")
+# What TensorFlow and its libraries write to stderr if they are let.
+CHATTER = ("oneDNN", "cuda", "absl", "CUDA", "WARNING", "cpu_feature_guard", "retracing")
+
+SINUSOID: dict[str, Any] = {
+    "name": "waves",
+    "data": {"name": "sinusoid"},
+    "episodes": {"n_shot": 4, "n_query": 5, "meta_batch_size": 3},
+    "network": {"name": "mlp", "hidden_units": [8]},
+    "learner": {"name": "maml", "inner_learning_rate": 0.01},
+    "training": {"epochs": 1, "steps_per_epoch": 2, "optimizer": "adam"},
+    "validation": {"n_episodes": 3},
+    "evaluation": {"n_episodes": 6, "inner_steps": 2},
+    "protocol": "a tiny one",
+}
+DIGITS: dict[str, Any] = {
+    **SINUSOID,
+    "name": "digits",
+    "data": {"name": "digits"},
+    "episodes": {"n_way": 2, "n_shot": 2, "n_query": 3, "meta_batch_size": 3},
+    "network": {"name": "linear"},
+    "learner": {"name": "maml", "inner_learning_rate": 0.1, "test_inner_steps": 30},
+}
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def tfmeta(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process: exit code, stdout, stderr."""
+    # TensorFlow has already started here, too late for threads.
+    monkeypatch.setattr(cli, "configure_threads", lambda: None)
+
+    def run(*arguments: Any) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = cli.main([str(a) for a in arguments])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def script(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a user does."""
+    return subprocess.run(
+        [SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=200
+    )
+
+
+def check_error(result: tuple[int, str, str], *parts: str) -> None:
+    """It failed with one line that has these parts."""
+    code, _, stderr = result
+    assert code == 1
+    assert stderr.startswith("tfmeta: error: ")
+    assert stderr.count("\n") == 1
+    for part in parts:
+        assert part in stderr
+    for noise in ("Traceback", "user code", "{{", "function_node"):
+        assert noise not in stderr
+
+
+def trained(folder: Path, recipe: dict[str, Any]) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "configure_threads", lambda: None)
+        assert cli.main(["train", str(folder), "--output", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cli")
+
+
+@pytest.fixture(scope="module")
+def waves(work: Path) -> Path:
+    """A run on sinusoids, and the only one by the installed script; it is checked here."""
+    folder = work / "waves"
+    folder.mkdir()
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(SINUSOID))
+    result = script("train", folder, "--output", folder / "run")
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if any(c in line for c in CHATTER)] == []
+    assert "Test: mse " in result.stdout
+    assert "(before adaptation)" in result.stdout
+    assert "evaluation.json" in result.stdout
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def digits(work: Path) -> Path:
+    return trained(work / "digits", DIGITS)
+
+
+def draw(path: Path, kind: int, rng: np.random.Generator, size: int = 12) -> None:
+    """A picture whose upper (kind 0) or lower (kind 1) half is dark."""
+    pixels = rng.integers(150, 256, size=(size, size + 3), dtype=np.uint8)
+    rows = slice(0, size // 2) if kind == 0 else slice(size // 2, size)
+    pixels[rows] //= 5
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(scope="module")
+def pictures(work: Path) -> Path:
+    """A run on a folder of images of ten classes."""
+    rng = np.random.default_rng(0)
+    for k in range(10):
+        for i in range(5):
+            draw(work / "classes" / f"class{k}" / f"{i}.png", k % 2, rng)
+    recipe = copy.deepcopy(DIGITS)
+    image_format = {"height": 8, "width": 8, "channels": 1, "invert": True}
+    recipe["data"] = {"name": str(work / "classes"), "image_format": image_format}
+    return trained(work / "pictures", recipe)
+
+
+@pytest.fixture(scope="module")
+def halves(work: Path) -> Path:
+    """A support folder of two classes, named so that their order is not that of the kinds."""
+    rng = np.random.default_rng(1)
+    for i in range(4):
+        draw(work / "halves" / "upper" / f"{i}.png", 0, rng)
+        draw(work / "halves" / "lower" / f"{i}.png", 1, rng, size=20)
+    return work / "halves"
+
+
+# === Each command ===
+
+
+def test_help_lists_the_commands() -> None:
+    result = script("--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    for command in ("train", "evaluate", "adapt", "predict", "plot"):
+        assert f"\n    {command} " in result.stdout
+
+
+def test_training_writes_a_run(waves: Path, digits: Path, pictures: Path) -> None:
+    for run in (waves, digits, pictures):
+        for name in ("best.keras", "evaluation.json", "learning_curve.png"):
+            assert (run / name).is_file()
+    assert (pictures / "episodes.png").is_file()
+    assert not (digits / "episodes.png").exists()
+
+
+def test_training_takes_epochs_and_seed(tfmeta: Run, waves: Path, tmp_path: Path) -> None:
+    options = ("--output", tmp_path / "run", "--epochs", 2, "--seed", 7)
+    code, out, _ = tfmeta("train", waves.parent, *options)
+    assert code == 0
+    kept = yaml.safe_load((tmp_path / "run" / "recipe.yaml").read_text())["training"]
+    assert (kept["epochs"], kept["seed"]) == (2, 7)
+    assert len((tmp_path / "run" / "history.csv").read_text().splitlines()) == 3
+    check_error(tfmeta("train", waves.parent, "--output", tmp_path / "x", "--epochs", 0), "epochs")
+
+
+def test_evaluating_gives_the_result_of_training(tfmeta: Run, waves: Path, tmp_path: Path) -> None:
+    code, out, _ = tfmeta("evaluate", waves, "--output", tmp_path / "result.json")
+    assert code == 0
+    result = json.loads((tmp_path / "result.json").read_text())
+    trained = json.loads((waves / "evaluation.json").read_text())
+    # The run used one thread per operation: the last bits may differ.
+    assert result["mean"] == pytest.approx(trained["mean"], rel=1e-4)
+    assert result["n_episodes"] == 6
+    assert (result["split"], result["seed"], result["protocol"]) == ("test", 0, "a tiny one")
+    assert f"mse {result['mean']:.4f} ± {result['ci95']:.4f} (6 episodes)" in out
+
+
+def test_evaluating_takes_episodes_steps_split_and_seed(
+    tfmeta: Run, digits: Path, tmp_path: Path
+) -> None:
+    means = set()
+    for i, (split, seed) in enumerate((("test", 0), ("test", 5), ("train", 0), ("validation", 0))):
+        path = tmp_path / f"{i}.json"
+        options = ("--n-episodes", 40, "--inner-steps", 3, "--split", split, "--seed", seed)
+        assert tfmeta("evaluate", digits, *options, "--output", path)[0] == 0
+        result = json.loads(path.read_text())
+        assert (result["n_episodes"], result["split"], result["seed"]) == (40, split, seed)
+        assert len(result["by_inner_step"]) == 4
+        means.add(result["mean"])
+    assert len(means) == 4
+
+
+def test_a_regression_task_is_learned_from_a_csv_file(
+    tfmeta: Run, waves: Path, tmp_path: Path
+) -> None:
+    support = np.array([[-1.0, 0.5], [0.0, 1.0], [2.0, 0.25]], np.float32)
+    queries = np.array([[0.5], [1.5]], np.float32)
+    np.savetxt(tmp_path / "support.csv", support, delimiter=",")
+    np.savetxt(tmp_path / "queries.csv", queries, delimiter=",")
+    code, out, _ = tfmeta(
+        "adapt", waves, "--support", tmp_path / "support.csv", "--output", tmp_path / "task"
+    )
+    assert code == 0
+    assert "3 examples" in out
+    code, out, _ = tfmeta("predict", tmp_path / "task", tmp_path / "queries.csv")
+    assert code == 0
+    learner = keras.models.load_model(waves / "best.keras")
+    expected = learner(
+        {
+            "support_x": support[None, :, :1],
+            "support_y": support[None, :, 1:],
+            "query_x": queries[None],
+        }
+    )
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[0] for line in lines] == [f"{tmp_path / 'queries.csv'}:{i}" for i in (1, 2)]
+    np.testing.assert_allclose(
+        [float(line[1]) for line in lines], np.ravel(expected), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_classes_are_learned_from_a_csv_file(tfmeta: Run, digits: Path, tmp_path: Path) -> None:
+    # Far apart, with labels that are neither in order nor from 0.
+    x = np.repeat(np.eye(2).repeat(32, axis=1), 3, axis=0)
+    np.savetxt(tmp_path / "support.csv", np.c_[x, [7, 7, 7, 4, 4, 4]], delimiter=",")
+    np.savetxt(tmp_path / "queries.csv", x[[0, 3, 1]], delimiter=",")
+    code, out, _ = tfmeta(
+        "adapt", digits, "--support", tmp_path / "support.csv", "--output", tmp_path / "task"
+    )
+    assert code == 0
+    assert "6 examples of the classes 4, 7" in out
+    code, out, _ = tfmeta("predict", tmp_path / "task", tmp_path / "queries.csv")
+    assert code == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [line[1] for line in lines] == ["7", "4", "7"]
+    assert all(0.5 < float(line[2]) <= 1 for line in lines)
+
+
+def test_classes_are_learned_from_a_folder_of_images(
+    tfmeta: Run, pictures: Path, halves: Path, tmp_path: Path
+) -> None:
+    code, out, _ = tfmeta("adapt", pictures, "--support", halves, "--output", tmp_path / "task")
+    assert code == 0
+    assert "8 examples of the classes lower, upper" in out
+    rng = np.random.default_rng(2)
+    for i, kind in enumerate((1, 0, 0)):
+        draw(tmp_path / "new" / f"{i}.PNG", kind, rng, size=30)
+    single = tmp_path / "single.png"
+    draw(single, 1, rng)
+    code, out, _ = tfmeta("predict", tmp_path / "task", tmp_path / "new", single)
+    assert code == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert [Path(line[0]).name for line in lines] == ["0.PNG", "1.PNG", "2.PNG", "single.png"]
+    assert [line[1] for line in lines] == ["lower", "upper", "upper", "lower"]
+
+
+def test_fewer_classes_than_in_training_can_be_learned(
+    tfmeta: Run, work: Path, tmp_path: Path
+) -> None:
+    # A network of four outputs learns two classes, and predicts none but them.
+    wide = {**DIGITS, "episodes": {"n_way": 4, "n_shot": 1, "n_query": 2, "meta_batch_size": 3}}
+    wide["validation"] = {"n_episodes": 3, "n_way": 2}
+    run = trained(work / "wide", wide)
+    rows = np.c_[np.random.default_rng(0).uniform(size=(4, 64)), [1, 2, 1, 2]]
+    np.savetxt(tmp_path / "support.csv", rows, delimiter=",")
+    np.savetxt(tmp_path / "queries.csv", -9 * rows[:, :-1], delimiter=",")
+    task = tmp_path / "task"
+    assert tfmeta("adapt", run, "--support", tmp_path / "support.csv", "--output", task)[0] == 0
+    code, out, _ = tfmeta("predict", task, tmp_path / "queries.csv")
+    assert code == 0
+    assert {line.split("\t")[1] for line in out.splitlines()} <= {"1", "2"}
+
+
+def test_fits_of_runs_are_plotted(tfmeta: Run, waves: Path, digits: Path, tmp_path: Path) -> None:
+    code, _, _ = tfmeta("plot", waves, "--output", tmp_path / "fits.png")
+    assert code == 0
+    assert np.ptp(np.asarray(Image.open(tmp_path / "fits.png").convert("L"))) > 0
+    check_error(tfmeta("plot", waves, digits, "--output", tmp_path / "x.png"), "regression")
+
+
+# === What goes wrong ===
+
+
+def test_the_script_reports_an_error_in_one_line(tmp_path: Path) -> None:
+    result = script("train", tmp_path / "nothing", "--output", tmp_path / "run")
+    check_error((result.returncode, result.stdout, result.stderr), "No recipe at", "nothing")
+    assert result.stdout == ""
+
+
+def test_debug_shows_the_traceback(tfmeta: Run, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="No recipe at"):
+        tfmeta("train", tmp_path, "--output", tmp_path / "run", "--debug")
+
+
+def test_wrong_arguments_are_refused(tfmeta: Run) -> None:
+    for arguments in ([], ["trian"], ["train"], ["evaluate", "x", "--split", "tset"]):
+        with pytest.raises(SystemExit) as error:
+            tfmeta(*arguments)
+        assert error.value.code == 2
+
+
+def test_an_interrupt_returns_130(tfmeta: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli.Recipe, "load", interrupt)
+    code, _, stderr = tfmeta("train", "x", "--output", "y")
+    assert code == 130
+    assert "interrupted" in stderr
+
+
+def test_a_mistake_in_a_recipe_is_told(tfmeta: Run, tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(
+        yaml.safe_dump({**SINUSOID, "network": {"name": "mlp", "hiden_units": [3]}})
+    )
+    result = tfmeta("train", tmp_path, "--output", tmp_path / "run")
+    check_error(result, "hiden_units", "did you mean 'hidden_units'?")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["evaluate", "adapt", "plot"])
+def test_a_missing_run_is_told(tfmeta: Run, tmp_path: Path, command: str) -> None:
+    run = tmp_path / "no_run"
+    extra = {"adapt": ["--support", tmp_path], "plot": [], "evaluate": []}[command]
+    result = tfmeta(command, run, *extra, "--output", tmp_path / "out.png")
+    check_error(result, str(run))
+    assert not (tmp_path / "out.png").exists()
+
+
+def test_a_missing_task_is_told(tfmeta: Run, tmp_path: Path) -> None:
+    check_error(tfmeta("predict", tmp_path / "none", tmp_path), "no task folder", "tfmeta adapt")
+
+
+def test_too_small_numbers_are_told(tfmeta: Run, waves: Path) -> None:
+    check_error(tfmeta("evaluate", waves, "--n-episodes", 0), "n_episodes must be at least 1")
+    check_error(tfmeta("evaluate", waves, "--inner-steps", -1), "inner_steps must be at least 0")
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("1,2,3\n", "an example has 2 numbers"),
+        ("x,y\n1,2\n", "must be a CSV file of numbers without a header"),
+        ("1,2\n1\n", "must be a CSV file of numbers"),
+        ("", "no example"),
+        ("nan,2\n", "finite"),
+        ("1,inf\n", "finite"),
+    ],
+)
+def test_a_wrong_support_csv_is_told(
+    tfmeta: Run, waves: Path, tmp_path: Path, text: str, part: str
+) -> None:
+    (tmp_path / "support.csv").write_text(text)
+    result = tfmeta("adapt", waves, "--support", tmp_path / "support.csv", "--output", tmp_path / "t")
+    check_error(result, part)
+    assert not (tmp_path / "t").exists()
+
+
+def test_a_wrong_support_is_told(
+    tfmeta: Run, waves: Path, digits: Path, pictures: Path, halves: Path, tmp_path: Path
+) -> None:
+    def adapt(run: Path, support: Path) -> tuple[int, str, str]:
+        return tfmeta("adapt", run, "--support", support, "--output", tmp_path / "task")
+
+    check_error(adapt(digits, tmp_path / "none.csv"), "No such file or folder", "none.csv")
+    check_error(adapt(waves, halves), "was not trained on image files", "CSV")
+    check_error(adapt(pictures, halves / "upper"), "sub-folder")
+    np.savetxt(tmp_path / "three.csv", np.c_[np.eye(3, 64), [0, 1, 2]], delimiter=",")
+    check_error(adapt(digits, tmp_path / "three.csv"), "3 classes", "2")
+    np.savetxt(tmp_path / "nan.csv", np.c_[np.eye(2, 64), [0, np.nan]], delimiter=",")
+    check_error(adapt(digits, tmp_path / "nan.csv"), "finite")
+    assert not (tmp_path / "task").exists()
+
+
+@pytest.mark.parametrize("kind", ["truncated", "empty", "text"])
+def test_a_broken_image_is_told_by_name(
+    tfmeta: Run, pictures: Path, halves: Path, tmp_path: Path, kind: str
+) -> None:
+    whole = (halves / "upper" / "0.png").read_bytes()
+    content = {"truncated": whole[: len(whole) // 2], "empty": b"", "text": b"hello"}[kind]
+    support = tmp_path / "support"
+    for name in ("upper", "lower"):
+        draw(support / name / "0.png", int(name == "lower"), np.random.default_rng(0))
+    (support / "upper" / "broken.png").write_bytes(content)
+    result = tfmeta("adapt", pictures, "--support", support, "--output", tmp_path / "task")
+    check_error(result, "broken.png")
+    assert not (tmp_path / "task").exists()
+
+    task = tmp_path / "good_task"
+    assert tfmeta("adapt", pictures, "--support", halves, "--output", task)[0] == 0
+    check_error(tfmeta("predict", task, support), "broken.png")
+
+
+def test_wrong_queries_are_told(
+    tfmeta: Run, waves: Path, pictures: Path, halves: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "support.csv").write_text("1,2\n3,4\n")
+    (tmp_path / "wide.csv").write_text("1,2\n")
+    (tmp_path / "narrow.csv").write_text("1\n")
+    (tmp_path / "empty").mkdir()
+    task = tmp_path / "task"
+    assert tfmeta("adapt", waves, "--support", tmp_path / "support.csv", "--output", task)[0] == 0
+    check_error(tfmeta("predict", task, tmp_path / "wide.csv"), "wide.csv", "has 2 numbers")
+    mixed = tfmeta("predict", task, tmp_path / "narrow.csv", tmp_path / "wide.csv")
+    check_error(mixed, "wide.csv", "has 2 numbers")
+    check_error(tfmeta("predict", task, tmp_path / "none.csv"), "No such file or folder")
+    check_error(tfmeta("predict", task, halves), "was not trained on image files", "CSV")
+    task = tmp_path / "image_task"
+    assert tfmeta("adapt", pictures, "--support", halves, "--output", task)[0] == 0
+    check_error(tfmeta("predict", task, tmp_path / "none.png"), "No such file or folder")
+    check_error(tfmeta("predict", task, tmp_path / "empty"), "has no images")

@@ -1,0 +1,73 @@
+"""Files are the old or the new, whatever happens while they are written."""
+
+import json
+import threading
+from pathlib import Path
+
+import pytest
+
+from tfmeta.files import replacing, write_json, write_text
+
+
+def test_an_exception_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with pytest.raises(KeyError), replacing(path) as temporary:
+        temporary.write_text("half of the n")
+        raise KeyError("interrupted")
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_new_file_replaces_the_old_and_no_temporary_stays(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    write_text(path, "new: é")
+    assert path.read_text(encoding="utf-8") == "new: é"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_being_written_is_not_yet_to_be_seen(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    path.write_text("old")
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+
+
+def test_a_reader_never_sees_a_half_written_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    contents = ["a" * 2_000_000, "b" * 2_000_000]
+    write_text(path, contents[0])
+    stop = threading.Event()
+
+    def write() -> None:
+        for i in range(30):
+            write_text(path, contents[i % 2])
+        stop.set()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    seen = 0
+    while not stop.is_set() or seen == 0:
+        assert path.read_text() in contents
+        seen += 1
+    writer.join()
+
+
+def test_the_temporary_has_the_suffix_and_missing_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "model.keras"
+    with replacing(path) as temporary:
+        assert temporary.suffix == ".keras"
+        assert temporary.parent == path.parent  # On the same disk, so that renaming is atomic.
+        temporary.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
+    value = {"mean": 0.1, "names": ["α", "b"], "none": None}
+    write_json(tmp_path / "x.json", value)
+    text = (tmp_path / "x.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value
+    assert "α" in text
