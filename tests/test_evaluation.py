@@ -139,7 +139,7 @@ def test_a_last_meta_batch_that_is_smaller_counts_as_many_as_it_has() -> None:
 
 def test_a_data_set_that_ends_early_is_an_error() -> None:
     query_y = RNG.integers(0, 3, size=(8, 5))
-    with pytest.raises(ValueError, match="9 episodes were asked for.* ended at 8"):
+    with pytest.raises(ValueError, match=r"9 episodes were asked for.* ended at 8"):
         evaluate(Constant(), episodes(query_y)[0], 9)
 
 

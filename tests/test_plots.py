@@ -95,9 +95,7 @@ def test_right_and_wrong_queries_are_green_and_red(tmp_path: Path) -> None:
     assert colours(1) == (False, True)
 
 
-def test_padding_is_not_drawn_as_queries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_padding_is_not_drawn_as_queries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[np.ndarray] = []
     monkeypatch.setattr(plots, "_show", lambda axis, image, colour: shown.append(image))
     episodes = tfmeta.data.load("digits").episodes(
@@ -110,9 +108,7 @@ def test_padding_is_not_drawn_as_queries(
 
 
 @pytest.mark.parametrize("n_tasks", [1, 3])
-def test_regression_fits_are_drawn(
-    tmp_path: Path, regressor: tfmeta.MAML, n_tasks: int
-) -> None:
+def test_regression_fits_are_drawn(tmp_path: Path, regressor: tfmeta.MAML, n_tasks: int) -> None:
     tasks = tfmeta.data.load("sinusoid").episodes(n_shot=3, n_query=9, meta_batch_size=2)
     plots.regression_fits({"a": regressor}, next(iter(tasks)), tmp_path / "fits.png", n_tasks)
     check(tmp_path / "fits.png")
@@ -132,7 +128,7 @@ def test_fits_to_padded_tasks_ignore_the_padding(
         if b[0]["support_mask"].numpy().min() == 0 and b[0]["query_mask"].numpy().min() == 0
     )
     plots.regression_fits({"mean": Recorder()}, batch, tmp_path / "fits.png")
-    inputs, query_y, query_mask = batch
+    inputs, _, query_mask = batch
     for t, axis in enumerate(figures[0].axes):
         queries, support, fit = (line.get_xydata() for line in axis.lines)
         n_support = int(inputs["support_mask"][t].numpy().sum())

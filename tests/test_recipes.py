@@ -117,7 +117,7 @@ def test_a_wrong_key_is_told_with_the_nearest_right_one(path: str, right: str) -
 
 def test_a_wrong_key_of_the_data_is_told_with_the_nearest_right_one() -> None:
     content = changed("data", {"name": "omniglot", "rotation": False}, DIGITS)
-    with pytest.raises(ValueError, match="data: .*'rotation'; did you mean 'rotations'"):
+    with pytest.raises(ValueError, match=r"data: .*'rotation'; did you mean 'rotations'"):
         Recipe.from_dict(content)
 
 
@@ -254,11 +254,13 @@ def test_a_wrong_value_is_a_value_error_in_few_words(
 
 def test_no_such_file_is_told_with_what_is_expected(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none.yaml"):
-        with pytest.raises(ValueError, match="No recipe at .*expected a YAML file or a folder"):
+        with pytest.raises(ValueError, match=r"No recipe at .*expected a YAML file or a folder"):
             Recipe.load(path)
 
 
-@pytest.mark.parametrize("text", [b"a: [1", b"a: b: c", b"\xff\xfe\x00", b"!!python/object:os.x {}"])
+@pytest.mark.parametrize(
+    "text", [b"a: [1", b"a: b: c", b"\xff\xfe\x00", b"!!python/object:os.x {}"]
+)
 def test_invalid_yaml_is_told_with_the_file_in_one_line(tmp_path: Path, text: bytes) -> None:
     (tmp_path / "recipe.yaml").write_bytes(text)
     with pytest.raises(ValueError, match=r"recipe\.yaml is no valid YAML: ") as error:
@@ -346,4 +348,4 @@ def test_episodes_depend_on_the_seed_and_go_on_from_start() -> None:
 def test_class_data_have_the_classes_of_the_split() -> None:
     recipe = Recipe.from_dict(DIGITS)
     classes = [recipe.load_data(s).class_names for s in ("train", "validation", "test")]
-    assert sorted(sum(classes, [])) == [str(k) for k in range(10)]
+    assert sorted(name for names in classes for name in names) == [str(k) for k in range(10)]

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfmeta import data, plots, training
 from tfmeta.data import ImageFormat
@@ -100,7 +102,7 @@ def _train(options: argparse.Namespace) -> None:
         content = recipe.to_dict()
         recipe = Recipe.from_dict({**content, "training": {**content["training"], **changes}})
     result = training.train(recipe, options.output, options.data_dir)
-    _report(result)
+    _report(result, "test")
     pictures = sorted(p.name for p in Path(options.output).glob("*.png"))
     print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …")
 
@@ -121,7 +123,7 @@ def _evaluate(options: argparse.Namespace) -> None:
         else options.inner_steps,
         verbose=sys.stdout.isatty(),
     )
-    _report(result)
+    _report(result, options.split)
     if options.output:
         seed = recipe.training.seed if options.seed is None else options.seed
         summary = {"protocol": recipe.protocol, "split": options.split, "seed": seed}
@@ -138,12 +140,10 @@ def _adapt(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{options.run} was not trained on image files: give a CSV file as --support."
             )
-        support = data.sources.folder(
-            options.support, image_format=ImageFormat(**details["image_format"])
-        )
-        class_names = support.class_names
-        support_x = support.fetch(np.concatenate(support.rows)).numpy()
-        support_y = np.repeat(np.arange(len(support)), [len(rows) for rows in support.rows])
+        class_names = data.sources.folder(options.support).class_names
+        files = [_image_files(options.support / name) for name in class_names]
+        support_x = _read_images([f for images in files for f in images], details["image_format"])
+        support_y = np.repeat(np.arange(len(files)), [len(images) for images in files])
     else:
         table = _read_csv(options.support)
         support_x, support_y = table[:, :-1], table[:, -1]
@@ -152,7 +152,7 @@ def _adapt(options: argparse.Namespace) -> None:
             support_y = support_y[:, None]
         else:
             labels, support_y = np.unique(support_y, return_inverse=True)
-            class_names = [f"{label:g}" for label in labels]
+            class_names = [f"{label:.8g}" for label in labels]
     adapted = learner.adapt(support_x, support_y, class_names)
     options.output.mkdir(parents=True, exist_ok=True)
     with replacing(options.output / MODEL) as temporary:
@@ -170,17 +170,24 @@ def _predict(options: argparse.Namespace) -> None:
     names: list[str]
     if all(path.suffix.lower() == ".csv" for path in options.inputs):
         tables = [_read_csv(path) for path in options.inputs]
-        x = _examples(np.concatenate(tables), task["example_shape"], options.inputs[0])
+        x = np.concatenate(
+            [
+                _examples(table, task["example_shape"], path)
+                for path, table in zip(options.inputs, tables, strict=True)
+            ]
+        )
         names = [
             f"{p}:{i + 1}"
             for p, t in zip(options.inputs, tables, strict=True)
             for i in range(len(t))
         ]
     else:
+        if task["image_format"] is None:
+            raise ValueError(
+                f"The learner of {options.task} was not trained on image files: give a CSV file."
+            )
         files = [f for path in options.inputs for f in _image_files(path)]
-        image_format = ImageFormat(**task["image_format"])
-        pixels = [image_format.from_bytes(f.read_bytes()).numpy() for f in files]
-        x, names = np.stack(pixels).astype(np.float32) / 255, [str(f) for f in files]
+        x, names = _read_images(files, task["image_format"]), [str(f) for f in files]
     # One batch: a transductive model normalises all queries together.
     outputs = np.asarray(model.predict(x, batch_size=len(x), verbose=0))
     if task["class_names"] is None:
@@ -209,7 +216,7 @@ def _plot(options: argparse.Namespace) -> None:
 # === Inputs and outputs ===
 
 
-def _report(result: Evaluation) -> None:
+def _report(result: Evaluation, split: str) -> None:
     if result.by_inner_step is not None:
         for row in result.to_dict()["by_inner_step"]:
             note = " (before adaptation)" if row["inner_steps"] == 0 else ""
@@ -217,18 +224,25 @@ def _report(result: Evaluation) -> None:
                 f"after {row['inner_steps']:2d} inner steps: {result.metric} "
                 f"{row['mean']:.4f} ± {row['ci95']:.4f}{note}"
             )
-    print(f"Test: {result}, ± is the 95 % confidence interval.")
+    print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
 
 
 def _read_csv(path: Path) -> np.ndarray:
     if not path.is_file():
         raise ValueError(f"No such file or folder: {path}.")
     try:
-        return np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of an empty file.
+            table = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
     except ValueError as error:
         raise ValueError(
             f"{path} must be a CSV file of numbers without a header: {error}"
         ) from error
+    if not table.size:
+        raise ValueError(f"{path} has no examples.")
+    if not np.isfinite(table).all():
+        raise ValueError(f"The numbers in {path} must be finite.")
+    return table
 
 
 def _examples(table: np.ndarray, shape: list[int], path: Path) -> np.ndarray:
@@ -249,3 +263,14 @@ def _image_files(path: Path) -> list[Path]:
     if not path.is_file():
         raise ValueError(f"No such file or folder: {path}.")
     return [path]
+
+
+def _read_images(files: Sequence[Path], image_format: dict[str, Any]) -> np.ndarray:
+    """Images `[N, height, width, channels]`, float32, as in training."""
+    pixels = []
+    for file in files:
+        try:
+            pixels.append(ImageFormat(**image_format).from_bytes(file.read_bytes()).numpy())
+        except tf.errors.InvalidArgumentError as error:
+            raise ValueError(f"{file} is broken, or no image.") from error
+    return np.stack(pixels).astype(np.float32) / 255

@@ -10,7 +10,7 @@ import inspect
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import yaml
@@ -277,10 +277,10 @@ def _check_keys(
         raise ValueError(f"{where}: missing {missing}.")
 
 
-def _check_integer(where: str, given: Mapping[str, Any], key: str, minimum: Literal[0, 1]) -> None:
+def _check_integer(where: str, given: Mapping[str, Any], key: str, minimum: int) -> None:
     value = given.get(key, minimum)
     if type(value) is not int or value < minimum:
-        bound = "> 0" if minimum else "≥ 0"
+        bound = "> 0" if minimum == 1 else f"≥ {minimum}"
         raise ValueError(f"{where}: {key} must be an integer {bound}; got {value!r}.")
 
 

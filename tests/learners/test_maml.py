@@ -14,9 +14,11 @@ SGD1 = {"class_name": "SGD", "config": {"learning_rate": 1.0}}
 @pytest.fixture
 def float64():
     """Keras's losses, too, compute in its default float type."""
-    keras.backend.set_floatx("float64")
-    yield
-    keras.backend.set_floatx("float32")
+    for dtype in ("float64", "float32"):
+        keras.config.set_floatx(dtype)
+        keras.config.set_dtype_policy(dtype)
+        if dtype == "float64":
+            yield
 
 
 def meta_gradient(learner, inputs, query_y, loss):

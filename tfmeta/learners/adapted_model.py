@@ -75,7 +75,10 @@ class AdaptedModel(keras.Model):
 
 def copy_model(model: keras.Model) -> keras.Model:
     """A new model of the same class, configuration and weights."""
-    copy = type(model).from_config(model.get_config())
+    # A user's classes need not be registered for a copy within the process.
+    classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
+    with keras.saving.custom_object_scope(classes):
+        copy = type(model).from_config(model.get_config())
     if not copy.built and model.get_build_config():
         copy.build_from_config(model.get_build_config())
     copy.set_weights(model.get_weights())

@@ -264,7 +264,7 @@ class MAML(MetaLearner):
         """
         labels = np.asarray(support_y)
         if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy) and labels.size:
-            n_way = self.network.compute_output_shape((None, *np.shape(support_x)[1:]))[-1]
+            n_way = self.network(keras.Input(np.shape(support_x)[1:])).shape[-1]
             if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
                 raise ValueError(
                     f"support_y must be integer labels [S]; got {labels.dtype} {labels.shape}. "
