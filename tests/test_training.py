@@ -325,6 +325,7 @@ def test_a_recipe_with_a_mistake_claims_no_folder(tmp_path: Path, wrong: dict[st
 
 def test_a_recipe_made_in_python_resumes_too(tmp_path: Path) -> None:
     content = {**CONTENT, "network": {"name": "mlp", "hidden_units": (4,)}}
+    content["evaluation"] = {"n_episodes": 2}
     recipe = recipe_of(content, epochs=1)
     training.train(recipe, tmp_path)
     training.train(recipe, tmp_path)

@@ -218,8 +218,8 @@ class MetaLearner(keras.Model):
         Args:
             support_x: `[S, *x]`, the labelled examples.
             support_y: `[S]` integer labels from 0 to n_way - 1, or `[S, *y]` floats.
-            class_names: Optional names of the classes 0, 1, …, for `model.class_names`. (The file of
-                a plain Keras model does not keep them; that of an `AdaptedModel` does.)
+            class_names: Optional names of the classes 0, 1, …, for `model.class_names`. (The file
+                of a plain Keras model does not keep them; that of an `AdaptedModel` does.)
 
         Returns:
             A model from `[Q, *x]` to `[Q, n_way]` logits or `[Q, *y]`, independent of this learner.
