@@ -200,15 +200,14 @@ class Prototypes(MetaLearner):
 def test_a_learner_of_two_functions_trains_adapts_and_saves(tmp_path):
     keras.utils.set_random_seed(0)
     encoder = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(8), keras.layers.BatchNormalization()]
+        [keras.layers.Dense(8), keras.layers.BatchNormalization()]  # Not built yet.
     )
     model = Prototypes(encoder)
     model.compile(keras.optimizers.SGD(0.1), SPARSE(from_logits=True))
     inputs, query_y = episodes()
-    before = encoder.layers[1].moving_mean.numpy()
     model.fit(tf.data.Dataset.from_tensors((inputs, query_y)), verbose=0)
     # What a layer assigns in training is written once, averaged over tasks.
-    assert np.abs(encoder.layers[1].moving_mean.numpy() - before).max() > 0
+    assert np.abs(encoder.layers[1].moving_mean.numpy()).max() > 0
 
     adapted = model.adapt(inputs["support_x"][0], inputs["support_y"][0], ["a", "b", "c"])
     expected = model(inputs).numpy()[0]
@@ -263,7 +262,7 @@ def test_an_input_that_is_no_dictionary_is_refused():
 # === Memory ===
 
 PEAK_OF_TWO_STEPS = """
-import resource, sys
+import re, sys
 import keras, numpy as np, tfmeta
 n_tasks = int(sys.argv[1])
 step = {"ours": tfmeta.MetaLearner.train_step, "default": keras.Model.train_step}[sys.argv[2]]
@@ -275,7 +274,8 @@ x = np.random.rand(n_tasks, 15, 28, 28, 1).astype("float32")
 y = np.tile(np.arange(15) % 5, (n_tasks, 1))
 for _ in range(2):
     learner.train_on_batch({"support_x": x[:, :5], "support_y": y[:, :5], "query_x": x}, y)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# The peak since the program began; getrusage would count the parent's, too.
+print(re.search(r"VmHWM:\\s*(\\d+)", open("/proc/self/status").read()).group(1))
 """
 
 
@@ -284,6 +284,7 @@ def peak_memory(n_tasks, step):
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_memory_does_not_grow_with_the_meta_batch():
     few, many, by_default = (peak_memory(*a) for a in ((8, "ours"), (64, "ours"), (64, "default")))
     assert many < 1.15 * few

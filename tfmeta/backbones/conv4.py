@@ -50,7 +50,7 @@ def conv4(
     Example:
 
     >>> conv4(n_way=5, input_shape=(28, 28, 1)).count_params()
-    112325
+    112261
     """
     if downsampling not in ("stride", "max_pool"):
         raise ValueError(f'downsampling must be "stride" or "max_pool"; got {downsampling!r}.')

@@ -50,6 +50,9 @@ class AdaptedModel(keras.Model):
             weight.assign(value)
         return model
 
+    def build(self, input_shape: Any) -> None:
+        """Nothing to do: all weights exist from the start."""
+
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
         state = keras.tree.pack_sequence_as(self._structure, [v.value for v in self._state])

@@ -65,9 +65,9 @@ class MAML(MetaLearner):
     >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), inner_learning_rate=0.01, inner_loss="mse")
     >>> learner.compile(optimizer="adam", loss="mse")
     >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, meta_batch_size=4, seed=0)
-    >>> history = learner.fit(tasks, steps_per_epoch=2, verbose=0)
+    >>> history = learner.fit(tasks, steps_per_epoch=2, shuffle=False, verbose=0)
     >>> adapted = learner.adapt(support_x=[[0.0], [1.0]], support_y=[[0.0], [0.8]])
-    >>> adapted.predict([[0.5]], verbose=0).shape
+    >>> adapted.predict(np.array([[0.5]]), verbose=0).shape
     (1, 1)
     """
 

@@ -141,7 +141,7 @@ class MetaLearner(keras.Model):
             return super().train_step(data)
         inputs = _checked_inputs(x)
         if not self.built:
-            self.build({name: tensor.shape for name, tensor in inputs.items()})
+            self(inputs)
         n_tasks = tf.shape(inputs["query_x"])[0]
         variables = self.trainable_variables
 
