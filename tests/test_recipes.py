@@ -349,3 +349,11 @@ def test_class_data_have_the_classes_of_the_split() -> None:
     recipe = Recipe.from_dict(DIGITS)
     classes = [recipe.load_data(s).class_names for s in ("train", "validation", "test")]
     assert sorted(name for names in classes for name in names) == [str(k) for k in range(10)]
+
+
+def test_a_number_in_exponent_notation_is_a_number(tmp_path):
+    text = (REPOSITORY / "models/maml_sinusoid/recipe.yaml").read_text(encoding="utf-8")
+    changed = text.replace("inner_learning_rate: 0.01", "inner_learning_rate: 1e-2")
+    assert changed != text
+    (tmp_path / "recipe.yaml").write_text(changed, encoding="utf-8")
+    assert Recipe.load(tmp_path).learner["inner_learning_rate"] == 0.01

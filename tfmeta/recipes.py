@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import inspect
 import os
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,17 @@ LEARNERS: dict[str, Callable[..., MetaLearner]] = {"maml": MAML}
 
 # Training, validation and test draw their episodes from seeds this far apart.
 SEED_STRIDE = 1_000_000
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads 1e-3 as the number that it is in YAML 1.2; PyYAML's YAML 1.1 takes it for text."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,7 +103,7 @@ class Recipe:
         if not file.is_file():
             raise ValueError(f"No recipe at {path}: expected a YAML file or a folder with one.")
         try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+            content = yaml.load(file.read_text(encoding="utf-8"), _Loader)
         except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ValueError(f"{file} is no valid YAML: {' '.join(str(error).split())}") from error
         try:
