@@ -13,7 +13,8 @@ from collections.abc import Iterator
 def main() -> int:
     """Runs the command line."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
     with _held_back_stderr():
         from tfmeta.cli import main as run
     return run()

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_threads()
         options.command(options)
     except KeyboardInterrupt:
-        print("tfmeta: interrupted; `tfmeta train` resumes if called again.", file=sys.stderr)
+        print("tfmeta: interrupted (`tfmeta train` resumes if called again).", file=sys.stderr)
         return 130
     except Exception as error:
         if options.debug:

@@ -369,6 +369,34 @@ def test_any_keras_model_trains_adapts_saves_and_loads(network, batch_norm, tmp_
     np.testing.assert_array_equal(adapted.predict(inputs["query_x"][1], verbose=0), predictions)
 
 
+class Bare(keras.Model):
+    """As many write them: neither **kwargs nor get_config."""
+
+    def __init__(self, width, batch_norm):
+        super().__init__()
+        self.hidden = keras.layers.Dense(width, activation="relu")
+        self.norm = keras.layers.BatchNormalization() if batch_norm else None
+        self.out = keras.layers.Dense(3)
+
+    def call(self, x, training=False):
+        x = self.hidden(x)
+        return self.out(x if self.norm is None else self.norm(x, training=training))
+
+
+@pytest.mark.parametrize("with_norm", [False, True])
+@pytest.mark.parametrize("batch_norm", ["transductive", "support", "running"])
+def test_a_subclass_that_keras_cannot_copy_adapts_all_the_same(batch_norm, with_norm):
+    keras.utils.set_random_seed(0)
+    learner = tfmeta.MAML(Bare(7, with_norm), 0.1, inner_steps=2, batch_norm=batch_norm)
+    inputs, query_y = classification_tasks(dtype="float32")
+    adapted = learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
+    expected = learner(inputs)[0].numpy()
+    learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    learner.train_on_batch(inputs, query_y)
+    predictions = adapted.predict(inputs["query_x"][0], verbose=0)
+    np.testing.assert_allclose(predictions, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_dropout_masks_differ_between_tasks_steps_and_calls():
     inputs = keras.Input((1000,))
     x = keras.layers.Dropout(0.5, seed=1)(inputs)

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
 class AdaptedModel(keras.Model):
     """A learner's `predict_task` with the state of one task as weights.
 
-    It holds a copy of the learner, so that meta-training on does not change it. Saves and loads
-    like any Keras model.
+    Saves and loads like any Keras model.
 
     Args:
         learner: The learner whose `predict_task` predicts.
@@ -45,7 +44,7 @@ class AdaptedModel(keras.Model):
         structure = keras.tree.map_structure(
             lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype.name), state
         )
-        model = cls(copy_model(learner), structure)
+        model = cls(learner, structure)
         for weight, value in zip(model._state, keras.tree.flatten(state), strict=True):
             weight.assign(value)
         return model

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import copy_model
+from tfmeta.learners.adapted_model import AdaptedModel, copy_model
 from tfmeta.learners.functional import batch_norm_layers, call_network, mean_loss
 from tfmeta.learners.meta_learner import MetaLearner
 
@@ -278,10 +278,16 @@ class MAML(MetaLearner):
         return super().adapt(support_x, support_y, class_names)
 
     def adapted_model(self, state: State) -> keras.Model:
-        """A copy of the network with the task's weights, where stock Keras can normalise so."""
+        """A copy of the network with the task's weights, where Keras can copy and normalise so.
+
+        Otherwise an `AdaptedModel`; it needs no copy, because the state holds all variables.
+        """
         if self.batch_norm == "transductive" and batch_norm_layers(self.network):
-            return super().adapted_model(state)
-        network = copy_model(self.network)
+            return AdaptedModel.from_state(self, state)
+        try:
+            network = copy_model(self.network)
+        except (TypeError, NotImplementedError):  # A subclass without a complete get_config.
+            return AdaptedModel.from_state(self, state)
         for variables, values in (
             (network.trainable_variables, state["trainable"]),
             (network.non_trainable_variables, state["non_trainable"]),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import AdaptedModel
+from tfmeta.learners.adapted_model import AdaptedModel, copy_model
 
 REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
 OPTIONAL_INPUTS = ("support_mask", "query_mask")
@@ -246,7 +246,8 @@ class MetaLearner(keras.Model):
 
     def adapted_model(self, state: Any) -> keras.Model:
         """The Keras model of a task whose `adapt_task` returned `state`."""
-        return AdaptedModel.from_state(self, state)
+        # A copy, so that meta-training on does not change what was adapted.
+        return AdaptedModel.from_state(copy_model(self), state)
 
     def adapt_task_by_step(
         self,
