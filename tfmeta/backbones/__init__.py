@@ -1,7 +1,9 @@
 """Base networks. Learners take any Keras 3 model; these are the ones that the papers use."""
 
 from tfmeta.backbones.conv4 import conv4
+from tfmeta.backbones.film_conv4 import film_conv4
 from tfmeta.backbones.linear import linear
 from tfmeta.backbones.mlp import mlp
+from tfmeta.backbones.relation import relation_encoder, relation_module
 
-__all__ = ["conv4", "linear", "mlp"]
+__all__ = ["conv4", "film_conv4", "linear", "mlp", "relation_encoder", "relation_module"]

@@ -9,7 +9,7 @@ import keras
 
 
 def conv4(
-    n_way: int,
+    n_way: int | None,
     input_shape: Sequence[int],
     filters: int = 64,
     downsampling: Literal["stride", "max_pool"] = "stride",
@@ -28,7 +28,8 @@ def conv4(
     of batch norm it would do nothing but amplify rounding errors. Kernels are Glorot-uniform.
 
     Args:
-        n_way: Number of classes, the outputs of the last layer.
+        n_way: Number of classes, the outputs of the last layer; None for the features before it,
+            as metric learners need them.
         input_shape: (height, width, channels) of one image.
         filters: Channels of each block.
         downsampling: `"stride"`: the convolution has stride 2 (padding `"same"`). `"max_pool"`: a
@@ -38,7 +39,8 @@ def conv4(
         name: Name of the model.
 
     Returns:
-        A functional model from `[N, height, width, channels]` float images to `[N, n_way]` logits.
+        A functional model from `[N, height, width, channels]` float images to `[N, n_way]` logits
+        or `[N, features]`.
 
     Raises:
         ValueError: If an argument is none of the above, or the image too small to pool four times.
@@ -77,4 +79,6 @@ def conv4(
         x = keras.layers.GlobalAveragePooling2D(name="mean")(x)
     else:
         x = keras.layers.Flatten(name="flatten")(x)
-    return keras.Model(inputs, keras.layers.Dense(n_way, name="logits")(x), name=name)
+    if n_way is not None:
+        x = keras.layers.Dense(n_way, name="logits")(x)
+    return keras.Model(inputs, x, name=name)

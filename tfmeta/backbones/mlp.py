@@ -8,21 +8,25 @@ import keras
 
 
 def mlp(
-    n_outputs: int = 1,
+    n_outputs: int | None = 1,
     input_shape: Sequence[int] = (1,),
     hidden_units: Sequence[int] = (40, 40),
+    n_context: int = 0,
     name: str = "mlp",
 ) -> keras.Model:
     """A multi-layer perceptron with ReLU; by default the 40-40 network of the sinusoid task.
 
     Args:
         n_outputs: Outputs of the last, linear layer: n_way logits, or the dimension of y.
+            None for the features of the last hidden layer, as metric learners need them.
         input_shape: Shape of one example; flattened where it is not a vector.
         hidden_units: Width of each hidden layer.
+        n_context: Number of context parameters, an additional input for CAVIA; 0 for none.
         name: Name of the model.
 
     Returns:
-        A functional model from `[N, *input_shape]` to `[N, n_outputs]`.
+        A functional model from `[N, *input_shape]` (with a context, from a list of this and
+        `[N, n_context]`) to `[N, n_outputs]`, or to features.
 
     Reference:
         Finn et al. (2017), https://arxiv.org/abs/1703.03400, section 5.1.
@@ -35,6 +39,12 @@ def mlp(
     x = inputs = keras.Input(tuple(input_shape), name="x")
     if len(input_shape) != 1:
         x = keras.layers.Flatten(name="flatten")(x)
+    if n_context:
+        context = keras.Input((n_context,), name="context")
+        x = keras.layers.Concatenate(name="concatenate")([x, context])
+        inputs = [inputs, context]
     for i, units in enumerate(hidden_units, start=1):
         x = keras.layers.Dense(units, activation="relu", name=f"hidden{i}")(x)
-    return keras.Model(inputs, keras.layers.Dense(n_outputs, name="outputs")(x), name=name)
+    if n_outputs is not None:
+        x = keras.layers.Dense(n_outputs, name="outputs")(x)
+    return keras.Model(inputs, x, name=name)

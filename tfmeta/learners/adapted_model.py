@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import keras
+import numpy as np
 import tensorflow as tf
+
+from tfmeta.learners.functional import statistics_of
 
 if TYPE_CHECKING:
     from tfmeta.learners.meta_learner import MetaLearner
@@ -85,3 +89,37 @@ def copy_model(model: keras.Model) -> keras.Model:
         copy.build_from_config(model.get_build_config())
     copy.set_weights(model.get_weights())
     return copy
+
+
+def copy_with_values(
+    network: keras.Model, trainable: Sequence[tf.Tensor], non_trainable: Sequence[tf.Tensor]
+) -> keras.Model:
+    """A copy of a network with these values of its variables."""
+    copy = copy_model(network)
+    values = [*trainable, *non_trainable]
+    variables = [*copy.trainable_variables, *copy.non_trainable_variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return copy
+
+
+def copy_with_statistics(network: keras.Model, statistics: Sequence[tf.Tensor]) -> keras.Model:
+    """A copy of a network with a task's batch-norm statistics, if there are any."""
+    copy = copy_model(network)
+    if statistics:
+        for variable, value in zip(statistics_of(copy), statistics, strict=True):
+            variable.assign(value)
+    return copy
+
+
+def repeated(x: Any, value: tf.Tensor) -> Any:
+    """A symbolic tensor that has the same `value` for every example of a symbolic `x`.
+
+    Made of stock Keras layers, so that what is built with it loads without tfmeta.
+    """
+    shape, dtype = tuple(value.shape), value.dtype.name
+    ones = keras.ops.ones_like(keras.layers.Flatten(dtype=dtype)(x)[:, :1])
+    layer = keras.layers.Dense(int(np.prod(shape)), use_bias=False, dtype=dtype)
+    outputs = layer(ones)
+    layer.set_weights([np.reshape(value, [1, -1])])
+    return keras.layers.Reshape(shape, dtype=dtype)(outputs)

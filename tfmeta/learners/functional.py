@@ -11,6 +11,17 @@ import tensorflow as tf
 
 Normalization = Literal["batch", "update", "replace", "moving"]
 
+# How the batch-norm layers of a learner normalise; the one choice that all learners offer.
+BatchNorm = Literal["transductive", "support", "running"]
+
+
+def check_batch_norm(batch_norm: Any) -> None:
+    """Raises a ValueError if it is none of the three modes."""
+    if batch_norm not in ("transductive", "support", "running"):
+        raise ValueError(
+            f'batch_norm must be "transductive", "support" or "running"; got {batch_norm!r}.'
+        )
+
 
 def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
     """The network's batch-norm layers that are not frozen, nested ones included."""
@@ -25,7 +36,7 @@ def call_network(
     network: keras.Model,
     trainable: list[tf.Tensor],
     non_trainable: list[tf.Tensor],
-    x: tf.Tensor,
+    x: Any,
     *,
     normalization: Normalization,
     mask: tf.Tensor | None = None,
@@ -40,7 +51,7 @@ def call_network(
         network: Any built Keras model.
         trainable: Values in the order of `network.trainable_variables`.
         non_trainable: Values in the order of `network.non_trainable_variables`.
-        x: `[N, *x]`.
+        x: `[N, *x]`, or what else the network takes.
         normalization: What batch norm normalises by: `"batch"`, the statistics of `x`;
             `"update"`, the same, and its moving averages are updated as in Keras's training;
             `"replace"`, the same, and its moving averages become the statistics of `x`;
@@ -62,6 +73,115 @@ def call_network(
     ):
         outputs = network(x, training=training)
     return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
+
+
+def call_on_support(
+    network: keras.Model,
+    x: Any,
+    *,
+    batch_norm: BatchNorm,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Calls a network whose weights are the same for all tasks, on a task's support set.
+
+    Args:
+        network: Any built Keras model.
+        x: `[S, *x]`, or what else the network takes.
+        batch_norm: The learner's mode.
+        mask: `[S]`, 0 for padding, or None.
+        training: Whether this is meta-training. What layers assign then goes to their variables.
+
+    Returns:
+        The outputs, and the statistics by which to normalise the queries: those of the support
+        set in the `"support"` mode, in the order of `statistics_of`, else none.
+    """
+    normalization: Normalization = "replace" if batch_norm == "support" else "batch"
+    if batch_norm == "running":
+        normalization = "update" if training else "moving"
+    trainable, non_trainable = values_of(network)
+    outputs, non_trainable = call_network(
+        network,
+        trainable,
+        non_trainable,
+        x,
+        normalization=normalization,
+        mask=mask,
+        training=training,
+    )
+    if training:
+        carry_over(network, non_trainable, batch_norm)
+    if batch_norm != "support":
+        return outputs, []
+    statistics = {id(v) for v in statistics_of(network)}
+    variables = zip(network.non_trainable_variables, non_trainable, strict=True)
+    return outputs, [value for v, value in variables if id(v) in statistics]
+
+
+def call_on_queries(
+    network: keras.Model,
+    statistics: list[tf.Tensor],
+    x: Any,
+    *,
+    batch_norm: BatchNorm,
+    mask: tf.Tensor | None = None,
+    training: bool = False,
+) -> tf.Tensor:
+    """Calls the same network on the task's queries, given what `call_on_support` returned.
+
+    Args:
+        network: Any built Keras model.
+        statistics: The statistics that `call_on_support` returned.
+        x: `[Q, *x]`, or what else the network takes.
+        batch_norm: The learner's mode.
+        mask: `[Q]`, 0 for padding, or None.
+        training: Whether this is meta-training. What layers assign then goes to their variables.
+    """
+    normalization: Normalization = "moving" if batch_norm == "support" else "batch"
+    if batch_norm == "running":
+        normalization = "update" if training else "moving"
+    trainable, non_trainable = values_of(network)
+    if batch_norm == "support":
+        ids = [id(v) for v in statistics_of(network)]
+        of_support = dict(zip(ids, statistics, strict=True))
+        non_trainable = [
+            of_support.get(id(v), value)
+            for v, value in zip(network.non_trainable_variables, non_trainable, strict=True)
+        ]
+    outputs, non_trainable = call_network(
+        network,
+        trainable,
+        non_trainable,
+        x,
+        normalization=normalization,
+        mask=mask,
+        training=training,
+    )
+    if training:
+        carry_over(network, non_trainable, batch_norm)
+    return outputs
+
+
+def values_of(network: keras.Model) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+    """The present values of the trainable and of the non-trainable variables."""
+    return (
+        [tf.convert_to_tensor(v.value) for v in network.trainable_variables],
+        [tf.convert_to_tensor(v.value) for v in network.non_trainable_variables],
+    )
+
+
+def statistics_of(network: keras.Model) -> list[keras.Variable]:
+    """The moving averages of the network's batch-norm layers that are not frozen."""
+    ids = {id(v) for layer in batch_norm_layers(network) for v in layer.non_trainable_variables}
+    return [v for v in network.non_trainable_variables if id(v) in ids]
+
+
+def carry_over(network: keras.Model, non_trainable: list[tf.Tensor], batch_norm: BatchNorm) -> None:
+    """Assigns what outlives a task in training: all but the support set's statistics."""
+    statistics = {id(v) for v in statistics_of(network)} if batch_norm == "support" else set()
+    for variable, value in zip(network.non_trainable_variables, non_trainable, strict=True):
+        if id(variable) not in statistics:
+            variable.assign(value)
 
 
 @contextlib.contextmanager
@@ -179,3 +299,35 @@ def mean_loss(
     mask = tf.cast(mask, per_example.dtype)
     total = tf.reduce_sum(mask * per_example)
     return total if reduction == "sum" else tf.math.divide_no_nan(total, tf.reduce_sum(mask))
+
+
+def support_batch(
+    x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int, size: int | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """The mini-batch of an inner step, from a fixed pseudo-random order of the support set.
+
+    Every example is drawn once before any is drawn again. Padding changes nothing.
+
+    Args:
+        x: `[S, *x]`.
+        y: `[S]` or `[S, *y]`.
+        mask: `[S]`, 0 for padding, or None.
+        step: Number of the inner step, from 0.
+        size: Examples per batch; None for all.
+
+    Returns:
+        The batch's x, y and mask: all of the support set, if that is no more than `size`.
+    """
+    n_rows = tf.shape(x)[0]
+    if size is None or (mask is None and x.shape[0] is not None and x.shape[0] <= size):
+        return x, y, mask
+    exists = tf.ones([n_rows], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+    n_examples = tf.reduce_sum(tf.cast(exists, tf.int32))
+    # Philox gives the same numbers to the first examples, however many rows follow.
+    keys = tf.random.stateless_uniform([n_rows], [0, 0], alg="philox")
+    order = tf.argsort(tf.where(tf.range(n_rows) < n_examples, keys, 2.0), stable=True)
+    order = tf.gather(tf.argsort(tf.cast(~exists, tf.int32), stable=True), order)
+    places = tf.range(size) + tf.where(n_examples > size, step * size, 0)
+    rows = tf.gather(order, places % n_examples)
+    used = (n_examples > size) | (tf.range(size) < n_examples)
+    return tf.gather(x, rows), tf.gather(y, rows), tf.cast(used, tf.float32)

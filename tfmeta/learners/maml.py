@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import AdaptedModel, copy_model
-from tfmeta.learners.functional import batch_norm_layers, call_network, mean_loss
-from tfmeta.learners.meta_learner import MetaLearner
-
-BatchNorm = Literal["transductive", "support", "running"]
+from tfmeta import inner_rules
+from tfmeta.learners.adapted_model import AdaptedModel, copy_with_values
+from tfmeta.learners.functional import (
+    BatchNorm,
+    Normalization,
+    batch_norm_layers,
+    call_network,
+    carry_over,
+    check_batch_norm,
+    mean_loss,
+    values_of,
+)
+from tfmeta.learners.meta_learner import MetaLearner, check_labels
 
 # A task's weights: values in the order of the network's (non-)trainable variables.
 State = dict[str, list[tf.Tensor]]
@@ -34,7 +43,8 @@ class MAML(MetaLearner):
     Args:
         network: The base network, any Keras 3 model from `[N, *x]` to `[N, n_way]` logits or
             `[N, *y]`.
-        inner_learning_rate: Step size α of the inner gradient descent, > 0.
+        inner_learning_rate: Step size α of the inner gradient descent, > 0. Where the inner rule
+            learns its step sizes, what they start from.
         inner_steps: Inner steps in meta-training, ≥ 0. With 0 there is nothing but joint training
             on all tasks.
         test_inner_steps: Inner steps outside of meta-training (`evaluate`, `predict`, `adapt`);
@@ -52,6 +62,9 @@ class MAML(MetaLearner):
             `"running"`: Keras's own meaning: batch statistics in meta-training, where the moving
             averages are updated (with the mean over the tasks), and moving averages elsewhere.
             Layers with `trainable=False` keep to their moving averages in every mode.
+        inner_rule: How an inner step changes the weights: a name or an object of
+            `tfmeta.inner_rules`, or an `InnerRule` of your own. Its trainable variables are
+            meta-learned, too.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the network's.
 
     Reference:
@@ -80,6 +93,7 @@ class MAML(MetaLearner):
         first_order: bool = False,
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
+        inner_rule: Any = "sgd",
         **kwargs: Any,
     ) -> None:
         if not isinstance(network, keras.Model):
@@ -89,10 +103,7 @@ class MAML(MetaLearner):
         for name, steps in (("inner_steps", inner_steps), ("test_inner_steps", test_inner_steps)):
             if steps is not None and (steps != int(steps) or steps < 0):
                 raise ValueError(f"{name} must be an integer ≥ 0; got {steps}.")
-        if batch_norm not in ("transductive", "support", "running"):
-            raise ValueError(
-                f'batch_norm must be "transductive", "support" or "running"; got {batch_norm!r}.'
-            )
+        check_batch_norm(batch_norm)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
         self.network = network
@@ -104,12 +115,31 @@ class MAML(MetaLearner):
             inner_loss
         ) or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.batch_norm = batch_norm
-        self.built = network.built
+        self.inner_rule = inner_rules.get(inner_rule)
+        self._build_if_possible()
 
-    def build(self, input_shape: dict[str, Any]) -> None:
+    def _build_if_possible(self) -> None:
+        if self.network.built:
+            self.build(None)
+
+    def build(self, input_shape: Any) -> None:
         if not self.network.built:
             # A subclassed network builds its layers when it is called.
             self.network(keras.Input(tuple(input_shape["support_x"][2:])))
+        if not self.inner_rule.built:
+            weights = [w for w, adapts in zip(*self._weights(), strict=True) if adapts]
+            self.inner_rule.make(weights, self.inner_learning_rate, self.inner_steps)
+            self.inner_rule.built = True
+        self._check_steps(max(self.inner_steps, self.test_inner_steps))
+        self.built = True
+
+    def _check_steps(self, steps: int) -> None:
+        most = self.inner_rule.max_inner_steps
+        if most is not None and steps > most:
+            raise ValueError(
+                f"The inner rule {type(self.inner_rule).__name__} is defined for up to {most} "
+                f"inner steps, those of meta-training; got {steps}."
+            )
 
     # === The algorithm ===
 
@@ -122,7 +152,8 @@ class MAML(MetaLearner):
     ) -> State:
         """Takes the inner steps: the task's weights. See `MetaLearner.adapt_task`."""
         steps = self.inner_steps if training else self.test_inner_steps
-        *_, state = self._descend(support_x, support_y, support_mask, steps, training)
+        support = support_x, support_y, support_mask
+        *_, state = self._descend(*support, steps, training, self.first_order)
         return self._with_statistics(state, support_x, support_mask, training)
 
     def predict_task(
@@ -134,17 +165,12 @@ class MAML(MetaLearner):
     ) -> tf.Tensor:
         """Calls the network with the task's weights. See `MetaLearner.predict_task`."""
         by_support = self.batch_norm == "support"
-        predictions, non_trainable = call_network(
-            self.network,
-            **state,
-            x=query_x,
-            normalization="moving" if by_support else self._inner_normalization(training),
-            mask=query_mask,
-            training=training,
+        normalization = "moving" if by_support else self._inner_normalization(training)
+        predictions, non_trainable = self._forward(
+            state, query_x, normalization, query_mask, training
         )
         if training:
-            for variable, value in self._carried_over(non_trainable):
-                variable.assign(value)
+            carry_over(self.network, non_trainable, self.batch_norm)
         return predictions
 
     def adapt_task_by_step(
@@ -153,11 +179,27 @@ class MAML(MetaLearner):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None,
         inner_steps: int,
+        training: bool = False,
     ) -> list[State]:
         """The task's weights after 0, 1, …, `inner_steps` inner steps."""
+        self._check_steps(inner_steps)
+        support = support_x, support_y, support_mask
+        return self._states(*support, inner_steps, training, self.first_order)
+
+    def _states(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        steps: int,
+        training: bool,
+        first_order: bool,
+    ) -> list[State]:
+        """The states after 0, 1, …, `steps` inner steps, ready for `predict_task`."""
+        support = support_x, support_y, support_mask
         return [
-            self._with_statistics(state, support_x, support_mask, training=False)
-            for state in self._descend(support_x, support_y, support_mask, inner_steps, False)
+            self._with_statistics(state, support_x, support_mask, training)
+            for state in self._descend(*support, steps, training, first_order)
         ]
 
     def _descend(
@@ -167,38 +209,64 @@ class MAML(MetaLearner):
         support_mask: tf.Tensor | None,
         steps: int,
         training: bool,
+        first_order: bool,
     ) -> Iterator[State]:
-        """Yields the state after 0, 1, …, `steps` steps of θ' = θ − α ∇L(θ'; support)."""
-        fixed = {id(v) for layer in batch_norm_layers(self.network) for v in layer.variables}
-        adapts = [id(v) not in fixed for v in self.network.trainable_variables]
-        weights = [tf.convert_to_tensor(v.value) for v in self.network.trainable_variables]
-        non_trainable = [
-            tf.convert_to_tensor(v.value) for v in self.network.non_trainable_variables
-        ]
-        yield {"trainable": weights, "non_trainable": non_trainable}
-        for _ in range(steps):
+        """Yields the state after 0, 1, …, `steps` steps θ' = θ − α ∇L(θ'; support)."""
+        weights, adapts = self._weights()
+        state = {
+            "trainable": [tf.convert_to_tensor(w) for w in weights],
+            "non_trainable": values_of(self.network)[1],
+        }
+        fast = list(itertools.compress(state["trainable"], adapts))
+        memory = self.inner_rule.start(fast)
+        yield state
+        for step in range(steps):
+            x, y, mask = self._batch(support_x, support_y, support_mask, step)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(weights)
-                predictions, non_trainable = call_network(
-                    self.network,
-                    weights,
-                    non_trainable,
-                    support_x,
-                    normalization=self._inner_normalization(training),
-                    mask=support_mask,
-                    training=training,
+                tape.watch(fast)
+                predictions, non_trainable = self._forward(
+                    state, x, self._inner_normalization(training), mask, training
                 )
-                loss = self._support_loss(support_y, predictions, support_mask)
-            gradients = tape.gradient(
-                loss, weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-            )
-            if self.first_order:
+                loss = self._support_loss(y, predictions, mask)
+            gradients = tape.gradient(loss, fast, unconnected_gradients="zero")
+            if first_order:
                 gradients = [tf.stop_gradient(g) for g in gradients]
-            weights = [
-                w - self.inner_learning_rate * g if adapt else w
-                for w, g, adapt in zip(weights, gradients, adapts, strict=True)
+                loss = tf.stop_gradient(loss)
+            fast, memory = self.inner_rule.update(fast, gradients, loss, memory, step)
+            new = iter(fast)
+            trainable = [
+                next(new) if adapt else w
+                for w, adapt in zip(state["trainable"], adapts, strict=True)
             ]
-            yield {"trainable": weights, "non_trainable": non_trainable}
+            state = {"trainable": trainable, "non_trainable": non_trainable}
+            yield state
+
+    # What relatives of MAML do otherwise.
+
+    def _weights(self) -> tuple[list[Any], list[bool]]:
+        """Variables or tensors that a task's weights start from, and which of them adapt."""
+        fixed = {id(v) for layer in batch_norm_layers(self.network) for v in layer.variables}
+        weights = self.network.trainable_variables
+        return weights, [id(w) not in fixed for w in weights]
+
+    def _forward(
+        self,
+        state: State,
+        x: tf.Tensor,
+        normalization: Normalization,
+        mask: tf.Tensor | None,
+        training: bool,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Predictions with a task's weights, and the new non-trainable values."""
+        return call_network(
+            self.network, **state, x=x, normalization=normalization, mask=mask, training=training
+        )
+
+    def _batch(
+        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """The part of the support set that an inner step sees: all of it."""
+        return x, y, mask
 
     def _support_loss(
         self, support_y: tf.Tensor, predictions: tf.Tensor, support_mask: tf.Tensor | None
@@ -214,7 +282,7 @@ class MAML(MetaLearner):
 
     # === Batch norm ===
 
-    def _inner_normalization(self, training: bool) -> Literal["batch", "update", "moving"]:
+    def _inner_normalization(self, training: bool) -> Normalization:
         if self.batch_norm != "running":
             return "batch"
         return "update" if training else "moving"
@@ -225,34 +293,8 @@ class MAML(MetaLearner):
         """In the support mode, puts the support set's statistics into the state."""
         if self.batch_norm != "support" or not batch_norm_layers(self.network):
             return state
-        _, non_trainable = call_network(
-            self.network,
-            **state,
-            x=support_x,
-            normalization="replace",
-            mask=support_mask,
-            training=training,
-        )
+        _, non_trainable = self._forward(state, support_x, "replace", support_mask, training)
         return {**state, "non_trainable": non_trainable}
-
-    def _carried_over(
-        self, non_trainable: list[tf.Tensor]
-    ) -> Iterator[tuple[keras.Variable, tf.Tensor]]:
-        """What outlives a task in training: all but the support set's statistics."""
-        statistics = (
-            {
-                id(v)
-                for layer in batch_norm_layers(self.network)
-                for v in layer.non_trainable_variables
-            }
-            if self.batch_norm == "support"
-            else set()
-        )
-        for variable, value in zip(
-            self.network.non_trainable_variables, non_trainable, strict=True
-        ):
-            if id(variable) not in statistics:
-                yield variable, value
 
     # === One task ===
 
@@ -264,18 +306,17 @@ class MAML(MetaLearner):
         """
         labels = np.asarray(support_y)
         if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy) and labels.size:
-            n_way = self.network(keras.Input(np.shape(support_x)[1:])).shape[-1]
-            if labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer):
+            try:
+                check_labels(labels, self._n_outputs(np.shape(support_x)[1:]))
+            except ValueError as error:
                 raise ValueError(
-                    f"support_y must be integer labels [S]; got {labels.dtype} {labels.shape}. "
-                    'For regression, give the learner another inner_loss=, for example "mse".'
-                )
-            if labels.min() < 0 or labels.max() >= n_way:
-                raise ValueError(
-                    f"Labels must be from 0 to {n_way - 1}, for the network has {n_way} outputs; "
-                    f"got {labels.min()} to {labels.max()}."
-                )
+                    f"{error} For regression, give the learner another inner_loss=, for example "
+                    '"mse".'
+                ) from None
         return super().adapt(support_x, support_y, class_names)
+
+    def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
+        return int(self.network(keras.Input(example_shape)).shape[-1])
 
     def adapted_model(self, state: State) -> keras.Model:
         """A copy of the network with the task's weights, where Keras can copy and normalise so.
@@ -285,16 +326,9 @@ class MAML(MetaLearner):
         if self.batch_norm == "transductive" and batch_norm_layers(self.network):
             return AdaptedModel.from_state(self, state)
         try:
-            network = copy_model(self.network)
+            return copy_with_values(self.network, state["trainable"], state["non_trainable"])
         except (TypeError, NotImplementedError):  # A subclass without a complete get_config.
             return AdaptedModel.from_state(self, state)
-        for variables, values in (
-            (network.trainable_variables, state["trainable"]),
-            (network.non_trainable_variables, state["non_trainable"]),
-        ):
-            for variable, value in zip(variables, values, strict=True):
-                variable.assign(value)
-        return network
 
     # === Config ===
 
@@ -308,11 +342,5 @@ class MAML(MetaLearner):
             "first_order": self.first_order,
             "inner_loss": keras.saving.serialize_keras_object(self.inner_loss),
             "batch_norm": self.batch_norm,
+            "inner_rule": keras.saving.serialize_keras_object(self.inner_rule),
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MAML:
-        config = dict(config)
-        for name in ("network", "inner_loss"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        return cls(**config)

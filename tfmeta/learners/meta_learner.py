@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -53,6 +53,9 @@ class MetaLearner(keras.Model):
     >>> NearestMean()(episode).numpy().argmax(axis=-1)
     array([[0, 1, 1]])
     """
+
+    # What `predict_task` returns for classes: "logits", or "scores" from 0 to 1.
+    outputs = "logits"
 
     def __init__(self, **kwargs: Any) -> None:
         # Targets among the inputs must keep their precision; the inner networks cast by themselves.
@@ -138,6 +141,11 @@ class MetaLearner(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self._task_weights(tf.shape(y)[0], sample_weight)
         if weights is None:
+            if type(self)._task_gradients is not MetaLearner._task_gradients:
+                raise ValueError(
+                    f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
+                    f"{self.loss!r} with sample weights or regularisers."
+                )
             return super().train_step(data)
         inputs = _checked_inputs(x)
         if not self.built:
@@ -155,20 +163,12 @@ class MetaLearner(keras.Model):
             def task(tensor: tf.Tensor) -> tf.Tensor:
                 return tensor[index : index + 1]
 
-            episode = {name: tensor[index] for name, tensor in inputs.items()}
-            with tf.GradientTape() as tape:
-                prediction, task_updates = self._run_task(episode, index, training=True)
-                task_loss = self.compute_loss(
-                    x=keras.tree.map_structure(task, inputs),
-                    y=task(y),
-                    y_pred=prediction[None],
-                    sample_weight=None if sample_weight is None else task(sample_weight),
-                    training=True,
-                )
-                task_loss *= tf.cast(weights[index], task_loss.dtype)
-                scaled_loss = self.optimizer.scale_loss(task_loss)
-            task_gradients = tape.gradient(
-                scaled_loss, variables, unconnected_gradients=tf.UnconnectedGradients.ZERO
+            task_loss, task_gradients, prediction, task_updates = self._task_gradients(
+                {name: task(tensor) for name, tensor in inputs.items()},
+                task(y),
+                None if sample_weight is None else task(sample_weight),
+                weights[index],
+                index,
             )
             return (
                 index + 1,
@@ -265,6 +265,22 @@ class MetaLearner(keras.Model):
             f"{type(self).__name__} has no inner steps: evaluate it without inner_steps=."
         )
 
+    def default_loss(self) -> keras.losses.Loss:
+        """The loss by which the method was published, for classification."""
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> MetaLearner:
+        """A learner of what `get_config` returned, networks and other Keras objects in it too."""
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value, custom_objects)
+                if isinstance(value, Mapping) and "class_name" in value
+                else value
+                for name, value in config.items()
+            }
+        )
+
     # === Inside ===
 
     def _task_variables(self, training: bool) -> list[keras.Variable]:
@@ -272,9 +288,16 @@ class MetaLearner(keras.Model):
         return self.non_trainable_variables if training else []
 
     def _run_task(
-        self, episode: dict[str, tf.Tensor], index: tf.Tensor, training: bool
-    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Predictions of one task, and what its layers would have assigned to variables."""
+        self,
+        episode: dict[str, tf.Tensor],
+        index: tf.Tensor,
+        training: bool,
+        run: Callable[[dict[str, tf.Tensor], bool], Any] | None = None,
+    ) -> tuple[Any, list[tf.Tensor]]:
+        """Predictions of one task, and what its layers would have assigned to variables.
+
+        With another `run`, what that returns for the episode, in place of the predictions.
+        """
         variables = self._task_variables(training)
         offsets = [
             tf.stack([index * SEED_STRIDE, 0]) if v.name == "seed_generator_state" else None
@@ -285,21 +308,70 @@ class MetaLearner(keras.Model):
             for v, o in zip(variables, offsets, strict=True)
         ]
         with keras.StatelessScope(state_mapping=mapping) as scope:
-            state = self.adapt_task(
-                episode["support_x"],
-                episode["support_y"],
-                episode.get("support_mask"),
-                training=training,
-            )
-            predictions = self.predict_task(
-                state, episode["query_x"], episode.get("query_mask"), training=training
-            )
+            outputs = (run or self._predict_episode)(episode, training)
         values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
         updates = [
             value if o is None else value - tf.cast(o, value.dtype)
             for value, o in zip(values, offsets, strict=True)
         ]
-        return tf.cast(predictions, self.variable_dtype), updates
+        return outputs, updates
+
+    def _predict_episode(self, episode: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        state = self.adapt_task(
+            episode["support_x"],
+            episode["support_y"],
+            episode.get("support_mask"),
+            training=training,
+        )
+        predictions = self.predict_task(
+            state, episode["query_x"], episode.get("query_mask"), training=training
+        )
+        return tf.cast(predictions, self.variable_dtype)
+
+    def _task_gradients(
+        self,
+        inputs: dict[str, tf.Tensor],
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        weight: tf.Tensor,
+        index: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+        """The outer gradient of one task; a learner whose outer update is another overrides it.
+
+        Args:
+            inputs: The inputs of a meta-batch of this one task.
+            y: `[1, Q]` or `[1, Q, *y]`, its targets.
+            sample_weight: `[1, Q]`, or None.
+            weight: Scalar, the task's share in the loss of the meta-batch.
+            index: Scalar int32, the task's index in its meta-batch.
+
+        Returns:
+            The task's loss times its weight; its gradients (scaled by the optimizer, if that
+            scales losses) in the order of `trainable_variables`; its predictions `[Q, …]`; and
+            what its layers would have assigned, in the order of `_task_variables`.
+        """
+        with tf.GradientTape() as tape:
+            predictions, updates = self._run_task(_only_task(inputs), index, training=True)
+            loss, scaled_loss = self._task_loss(inputs, y, sample_weight, weight, predictions)
+        gradients = tape.gradient(
+            scaled_loss, self.trainable_variables, unconnected_gradients="zero"
+        )
+        return loss, gradients, predictions, updates
+
+    def _task_loss(
+        self,
+        inputs: dict[str, tf.Tensor],
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        weight: tf.Tensor,
+        predictions: tf.Tensor,
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """The compiled loss of one task's predictions `[Q, …]`, times its weight; and scaled."""
+        loss = self.compute_loss(
+            x=inputs, y=y, y_pred=predictions[None], sample_weight=sample_weight, training=True
+        )
+        loss *= tf.cast(weight, loss.dtype)
+        return loss, self.optimizer.scale_loss(loss)
 
     def _commit(self, updates: list[tf.Tensor], training: bool) -> None:
         for variable, value in zip(self._task_variables(training), updates, strict=True):
@@ -328,6 +400,11 @@ class MetaLearner(keras.Model):
         if reduction == "sum" and not self.losses:
             return tf.ones([n_tasks], floatx)
         return None
+
+
+def _only_task(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """The episode of a meta-batch of one task."""
+    return {name: tensor[0] for name, tensor in inputs.items()}
 
 
 def _checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
@@ -368,6 +445,28 @@ def _checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         ):
             raise ValueError(f"{first} and {second} do not fit together: got the shapes {shapes}.")
     return tensors
+
+
+def check_labels(support_y: np.ndarray, n_way: int | None = None) -> None:
+    """Raises a ValueError for what are no labels of classes.
+
+    Args:
+        support_y: What should be integers `[S]` from 0 to n_way - 1.
+        n_way: Number of classes; None if the labels say it, and each class must have an example.
+    """
+    if support_y.ndim != 1 or not np.issubdtype(support_y.dtype, np.integer):
+        raise ValueError(
+            f"support_y must be integer labels [S]; got {support_y.dtype} {support_y.shape}."
+        )
+    if support_y.min() < 0 or (n_way is not None and support_y.max() >= n_way):
+        top = "" if n_way is None else f" to {n_way - 1}, for the network has {n_way} outputs"
+        raise ValueError(f"Labels must be from 0{top}; got {support_y.min()} to {support_y.max()}.")
+    missing = sorted(set(range(support_y.max() + 1)) - set(support_y.tolist()))
+    if n_way is None and missing:
+        raise ValueError(
+            f"Every class from 0 to {support_y.max()} needs a support example; none has the "
+            f"label{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing[:5]))}."
+        )
 
 
 def check_support(support_x: np.ndarray, support_y: np.ndarray) -> None:

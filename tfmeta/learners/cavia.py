@@ -1,0 +1,120 @@
+"""CAVIA: only a few context parameters adapt to a task, the network is shared by all tasks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfmeta.learners.adapted_model import copy_with_values, repeated
+from tfmeta.learners.functional import (
+    BatchNorm,
+    Normalization,
+    batch_norm_layers,
+    call_network,
+    values_of,
+)
+from tfmeta.learners.maml import MAML, State
+from tfmeta.learners.meta_learner import MetaLearner
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class CAVIA(MAML):
+    """Adapts context parameters, an extra input of the network, which start at zero in each task.
+
+    Deviations from the paper: those of `MAML` (the inner loss is a mean over the support set).
+
+    Args:
+        network: Any Keras 3 model with two inputs `[x, context]`, `[N, *x]` and `[N, n_context]`,
+            to `[N, n_way]` logits or `[N, *y]`, such as `tfmeta.backbones.film_conv4` and
+            `tfmeta.backbones.mlp(…, n_context=5)`.
+        inner_learning_rate: Step size α of the inner gradient descent, > 0.
+        inner_steps: Inner steps in meta-training.
+        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
+        first_order: Whether to ignore second derivatives.
+        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
+        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        inner_rule: How an inner step changes the context; see `tfmeta.MAML`.
+        **kwargs: As in `keras.Model`: `name`, `dtype`.
+
+    Reference:
+        Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019), Fast Context Adaptation via
+        Meta-Learning, https://arxiv.org/abs/1810.03642. Equations (5) and (6):
+        φ' = φ_0 − α ∇_φ L(φ, θ; support) from φ_0 = 0, and min_θ Σ_tasks L(φ', θ; query).
+
+    Example:
+
+    >>> import tfmeta
+    >>> learner = CAVIA(tfmeta.backbones.mlp(n_context=4), 1.0, inner_loss="mse")
+    >>> learner.compile(optimizer="adam", loss="mse")
+    >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, meta_batch_size=4, seed=0)
+    >>> history = learner.fit(tasks, steps_per_epoch=2, shuffle=False, verbose=0)
+    >>> learner.adapt([[0.0], [1.0]], [[0.0], [0.8]]).predict(tf.zeros([3, 1]), verbose=0).shape
+    (3, 1)
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        inner_learning_rate: float = 1.0,
+        inner_steps: int = 1,
+        test_inner_steps: int | None = None,
+        first_order: bool = False,
+        inner_loss: Any = None,
+        batch_norm: BatchNorm = "transductive",
+        inner_rule: Any = "sgd",
+        **kwargs: Any,
+    ) -> None:
+        shapes = getattr(network, "input_shape", None)
+        if not (isinstance(shapes, list) and len(shapes) == 2 and len(shapes[1]) == 2):
+            raise ValueError(
+                "CAVIA's network must be a functional Keras model with the two inputs "
+                f"[x [N, *x], context [N, n_context]]; this one's input shapes are {shapes}."
+            )
+        self._n_context = shapes[1][1]
+        super().__init__(
+            network,
+            inner_learning_rate,
+            inner_steps,
+            test_inner_steps,
+            first_order,
+            inner_loss,
+            batch_norm,
+            inner_rule,
+            **kwargs,
+        )
+
+    def _weights(self) -> tuple[list[Any], list[bool]]:
+        return [tf.zeros([self._n_context], self.variable_dtype)], [True]
+
+    def _forward(
+        self,
+        state: State,
+        x: tf.Tensor,
+        normalization: Normalization,
+        mask: tf.Tensor | None,
+        training: bool,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        (context,) = state["trainable"]
+        return call_network(
+            self.network,
+            values_of(self.network)[0],
+            state["non_trainable"],
+            [x, tf.repeat(context[None], tf.shape(x)[0], axis=0)],
+            normalization=normalization,
+            mask=mask,
+            training=training,
+        )
+
+    def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
+        return int(self.network.output_shape[-1])
+
+    def adapted_model(self, state: State) -> keras.Model:
+        """A plain Keras model: a copy of the network with the task's context built in."""
+        if self.batch_norm == "transductive" and batch_norm_layers(self.network):
+            return MetaLearner.adapted_model(self, state)
+        values = values_of(self.network)[0], state["non_trainable"]
+        network = copy_with_values(self.network, *values)
+        x = keras.Input(network.input_shape[0][1:], dtype=self.variable_dtype)
+        return keras.Model(x, network([x, repeated(x, state["trainable"][0])]))

@@ -1,0 +1,109 @@
+"""Prototypical Networks: a class is the mean of its examples' features."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from tfmeta.learners.adapted_model import repeated
+from tfmeta.learners.functional import BatchNorm
+from tfmeta.learners.metric_learner import MetricLearner
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class PrototypicalNetwork(MetricLearner):
+    """Classifies a query by its distance to each class's mean in feature space.
+
+    Deviation from the paper's code: there the support set and the queries of an episode are
+    normalised together, in one batch; here, in the transductive mode, each by its own statistics.
+
+    Args:
+        encoder: Any Keras 3 model from `[N, *x]` to features of any shape, such as
+            `tfmeta.backbones.conv4(None, …)`.
+        distance: `"euclidean"`: the logits are the negative *squared* Euclidean distances, as
+            published. `"cosine"`: they are the cosine similarities.
+        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
+
+    Reference:
+        Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning,
+        https://arxiv.org/abs/1703.05175. Equations (1) and (2):
+        c_k = mean of f(x_i) over the examples of class k, p(y = k | x) = softmax_k(−‖f(x) − c_k‖²).
+
+    Example:
+
+    >>> import numpy as np, tfmeta
+    >>> learner = PrototypicalNetwork(tfmeta.backbones.conv4(None, (28, 28, 1)))
+    >>> learner.compile("adam", learner.default_loss(), metrics=["accuracy"])
+    >>> x, y = np.random.rand(60, 28, 28, 1).astype("float32"), np.arange(60) % 3
+    >>> episodes = tfmeta.data.load((x, y)).episodes(n_way=3, n_shot=5, n_query=5)
+    >>> history = learner.fit(episodes, steps_per_epoch=1, shuffle=False, verbose=0)
+    >>> learner.adapt(x[:10], y[:10]).predict(x[:7], verbose=0).shape
+    (7, 3)
+    """
+
+    def __init__(
+        self,
+        encoder: keras.Model,
+        distance: Literal["euclidean", "cosine"] = "euclidean",
+        batch_norm: BatchNorm = "transductive",
+        **kwargs: Any,
+    ) -> None:
+        if distance not in ("euclidean", "cosine"):
+            raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
+        super().__init__(encoder, batch_norm, **kwargs)
+        self.distance = distance
+        if encoder.built:
+            self.build(None)
+
+    def adapt_task(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> dict[str, Any]:
+        """The mean feature of each class. See `MetaLearner.adapt_task`."""
+        members = self.members(support_y, support_mask)
+        features, statistics = self.support_features(support_x, support_mask, training)
+        sums = tf.matmul(members, _flat(features), transpose_a=True)
+        counts = tf.reduce_sum(members, axis=0)[:, None]
+        return {"prototypes": tf.math.divide_no_nan(sums, counts), "statistics": statistics}
+
+    def predict_task(
+        self,
+        state: dict[str, Any],
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Logits by distance. See `MetaLearner.predict_task`."""
+        features = self.query_features(state["statistics"], query_x, query_mask, training)
+        return self._logits(_flat(features), state["prototypes"])
+
+    def _logits(self, features: Any, prototypes: Any) -> Any:
+        """`[Q, n_way]`, from features `[Q, d]` and prototypes `[n_way, d]` or `[Q, n_way, d]`."""
+        features = keras.ops.expand_dims(features, axis=1)
+        if self.distance == "cosine":
+            features = keras.ops.normalize(features, axis=-1)
+            prototypes = keras.ops.normalize(prototypes, axis=-1)
+            return keras.ops.sum(features * prototypes, axis=-1)
+        return -keras.ops.sum(keras.ops.square(features - prototypes), axis=-1)
+
+    def adapted_model(self, state: dict[str, Any]) -> keras.Model:
+        """A plain Keras model: a copy of the encoder, and the distances to the prototypes."""
+        encoder = self.task_encoder(state["statistics"])
+        if encoder is None:
+            return super().adapted_model(state)
+        x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
+        features = keras.layers.Flatten(dtype=self.variable_dtype)(encoder(x))
+        return keras.Model(x, self._logits(features, repeated(x, state["prototypes"])))
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "distance": self.distance}
+
+
+def _flat(features: tf.Tensor) -> tf.Tensor:
+    return tf.reshape(features, [tf.shape(features)[0], -1])

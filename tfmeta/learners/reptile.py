@@ -1,0 +1,129 @@
+"""Reptile: moves the initialisation towards the weights that tasks arrive at."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from tfmeta.learners.functional import BatchNorm, support_batch
+from tfmeta.learners.maml import MAML, State
+from tfmeta.learners.meta_learner import _only_task
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class Reptile(MAML):
+    """Trains on one task after another, and moves the initialisation some way to each result.
+
+    The outer update is no gradient of a loss: the optimizer gets φ − mean of φ̃ over the tasks of a
+    meta-batch in a gradient's place. With `keras.optimizers.SGD(ε)` that is the paper's
+    φ ← φ + ε (mean φ̃ − φ); any other optimizer does, too. The compiled loss and metrics are
+    reported for the queries, but not trained on. Only the support set is: meta-train with more
+    shots than you test with, as the paper does.
+
+    Batch norm's shift and scale adapt like all other weights, as in the paper's code.
+
+    Deviation from the paper: each inner step takes its examples from a fixed pseudo-random order
+    of the support set, from which every example is drawn once before any is drawn again.
+
+    Args:
+        network: The base network; see `tfmeta.MAML`.
+        inner_learning_rate: Step size of the inner optimizer, > 0.
+        inner_steps: Inner steps k in meta-training.
+        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
+        inner_batch_size: Support examples per inner step; None for all of them.
+        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
+        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        inner_rule: The inner optimizer, `"sgd"` or `"adam"`, or another without meta-parameters.
+        **kwargs: As in `keras.Model`: `name`, `dtype`.
+
+    Reference:
+        Nichol, Achiam, Schulman (2018), On First-Order Meta-Learning Algorithms,
+        https://arxiv.org/abs/1803.02999. Algorithm 2 (the batched version):
+        φ ← φ + ε (1/n) Σ_tasks (φ̃_task − φ), where φ̃ = U^k(φ) after k steps of SGD or Adam.
+
+    Example:
+
+    >>> import tfmeta
+    >>> learner = Reptile(tfmeta.backbones.mlp(), 0.02, inner_steps=5, inner_loss="mse")
+    >>> learner.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse")
+    >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=10, meta_batch_size=4, seed=0)
+    >>> history = learner.fit(tasks, steps_per_epoch=2, shuffle=False, verbose=0)
+    >>> learner.adapt([[0.0], [1.0]], [[0.0], [0.8]]).predict(tf.zeros([3, 1]), verbose=0).shape
+    (3, 1)
+    """
+
+    def __init__(
+        self,
+        network: keras.Model,
+        inner_learning_rate: float = 0.001,
+        inner_steps: int = 5,
+        test_inner_steps: int | None = None,
+        inner_batch_size: int | None = None,
+        inner_loss: Any = None,
+        batch_norm: BatchNorm = "transductive",
+        inner_rule: Any = "sgd",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            network,
+            inner_learning_rate,
+            inner_steps,
+            test_inner_steps,
+            first_order=True,
+            inner_loss=inner_loss,
+            batch_norm=batch_norm,
+            inner_rule=inner_rule,
+            **kwargs,
+        )
+        self.inner_batch_size = inner_batch_size
+
+    def build(self, input_shape: Any) -> None:
+        super().build(input_shape)
+        if self.inner_rule.trainable_variables:
+            raise ValueError(
+                f"Reptile cannot learn the meta-parameters of {type(self.inner_rule).__name__}: "
+                'its outer update only moves the initialisation. Use inner_rule="sgd" or "adam".'
+            )
+
+    def _weights(self) -> tuple[list[keras.Variable], list[bool]]:
+        weights = self.network.trainable_variables
+        return weights, [True for _ in weights]
+
+    def _batch(
+        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        return support_batch(x, y, mask, step, self.inner_batch_size)
+
+    def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:
+        """`[T]`: all tasks count alike, whatever the loss that is only reported."""
+        return tf.fill([n_tasks], 1 / tf.cast(n_tasks, keras.backend.floatx()))
+
+    def _task_gradients(
+        self,
+        inputs: dict[str, tf.Tensor],
+        y: tf.Tensor,
+        sample_weight: tf.Tensor | None,
+        weight: tf.Tensor,
+        index: tf.Tensor,
+    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+        """The way from the task's weights back to the initialisation, in a gradient's place."""
+
+        def run(episode: dict[str, tf.Tensor], training: bool) -> tuple[State, tf.Tensor]:
+            mask = episode.get("support_mask")
+            state = self.adapt_task(episode["support_x"], episode["support_y"], mask, training)
+            predictions = self.predict_task(
+                state, episode["query_x"], episode.get("query_mask"), training
+            )
+            return state, tf.cast(predictions, self.variable_dtype)
+
+        (state, predictions), updates = self._run_task(_only_task(inputs), index, True, run)
+        loss, _ = self._task_loss(inputs, y, sample_weight, weight, predictions)
+        pairs = zip(self.trainable_variables, state["trainable"], strict=True)
+        return loss, [(v - w) * tf.cast(weight, w.dtype) for v, w in pairs], predictions, updates
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["first_order"]
+        return {**config, "inner_batch_size": self.inner_batch_size}
