@@ -1,6 +1,6 @@
 """tfmeta: a TensorFlow/Keras model zoo for meta-learning."""
 
-from tfmeta import backbones, data, learners
+from tfmeta import backbones, data, learners, testing
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import MAML, MetaLearner
 from tfmeta.threads import configure_threads
@@ -17,4 +17,5 @@ __all__ = [
     "data",
     "evaluate",
     "learners",
+    "testing",
 ]
