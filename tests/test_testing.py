@@ -98,6 +98,13 @@ def test_right_learners_pass(case, check):
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == policy
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize("check", ["meta_batch_size", "masking", "float64"])
+def test_the_loss_may_be_reduced_otherwise(check, reduction):
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
+    run(check, prototypes(loss=loss))
+
+
 def test_the_checks_that_apply_are_those_of_the_method():
     every = set(CHECKS)
     assert every - set(checks(CASES[0])) == {"other_queries"}

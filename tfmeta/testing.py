@@ -205,6 +205,10 @@ def _loss(case: Case) -> Any:
     return case.loss
 
 
+def _is_sum(loss: Any) -> bool:
+    return getattr(loss, "reduction", None) == "sum"
+
+
 def _episodes(case: Case, n_tasks: int = N_TASKS, seed: int = 1, noise: float = 1.0) -> Episodes:
     """Tasks that nothing but the support set's labels can tell apart.
 
@@ -417,7 +421,10 @@ def _check_task_order(case: Case) -> None:
 
 @_check()
 def _check_meta_batch_size(case: Case) -> None:
-    """Tasks do not affect each other; a step on many is the mean of the steps on each alone."""
+    """Tasks do not affect each other; a step on many is the mean of the steps on each alone.
+
+    The step is not compared where the loss is a sum, which counts regularisers but once.
+    """
     episodes, learner = _episodes(case), _compiled(case)
     together = _predictions(learner, episodes[0])
     start = _state(learner)
@@ -432,6 +439,8 @@ def _check_meta_batch_size(case: Case) -> None:
         alone.append(_train(learner, task))
         for variable, value in start:
             variable.assign(value)
+    if _is_sum(learner.loss):
+        return
     floating = [np.issubdtype(v.numpy().dtype, np.floating) for v in learner.weights]
     mean = [
         np.mean(values, axis=0) if is_floating else values[0]
@@ -462,9 +471,10 @@ def _check_query_order(case: Case) -> None:
 def _check_other_queries(case: Case) -> None:
     """A query is predicted the same alone and among many."""
     learner, inputs = _new(case), _episodes(case)[0]
-    together = _predictions(learner, inputs)
+    query_x = np.concatenate([inputs["query_x"], _episodes(case, seed=2)[0]["query_x"]], axis=1)
+    together = _predictions(learner, {**inputs, "query_x": query_x})
     for q in range(2):
-        alone = _predictions(learner, {**inputs, "query_x": inputs["query_x"][:, q : q + 1]})
+        alone = _predictions(learner, {**inputs, "query_x": query_x[:, q : q + 1]})
         _equal(alone[:, 0], together[:, q], f"query {q} depends on the queries beside it")
 
 
@@ -519,8 +529,7 @@ def _check_masking(case: Case) -> None:
         _equal(predictions, expected, f"padding {where} changes predictions")
         # A mean over the meta-batch counts the padded queries: this makes up for it.
         scale = padded_y.shape[1] / query_y.shape[1]
-        is_sum = getattr(learner.loss, "reduction", None) == "sum"
-        weight = padded["query_mask"] * (1 if is_sum else scale)
+        weight = padded["query_mask"] * (1 if _is_sum(learner.loss) else scale)
         _equal_weights(
             learner,
             _train(learner, (padded, padded_y, weight.astype(keras.config.floatx()))),
@@ -640,8 +649,9 @@ def _check_float64(case: Case) -> None:
     """All is float64 under that policy, and a training step follows the loss's true gradient.
 
     The gradient is compared with central differences of the compiled loss along a random
-    direction; for learners with an outer update of their own, and first-order ones, the step's
-    eager result is compared with that in a graph instead.
+    direction, so that the network must not start on a kink: one-shot batch statistics before a
+    ReLU put it on 0. For learners with an outer update of their own, and first-order ones, the
+    step's eager result is compared with that in a graph instead.
     """
     with _precision("float64", "float64"):
         episodes = _episodes(case)
