@@ -60,5 +60,5 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 def test_every_public_name_exists() -> None:
-    for module in (tfmeta, tfmeta.backbones, tfmeta.data, tfmeta.learners):
+    for module in (tfmeta, tfmeta.backbones, tfmeta.data, tfmeta.learners, tfmeta.testing):
         assert [n for n in module.__all__ if not hasattr(module, n)] == []

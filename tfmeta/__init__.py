@@ -1,6 +1,6 @@
 """tfmeta: a TensorFlow/Keras model zoo for meta-learning."""
 
-from tfmeta import backbones, data, inner_rules, learners
+from tfmeta import backbones, data, inner_rules, learners, testing
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import (
     ANIL,
@@ -39,4 +39,5 @@ __all__ = [
     "evaluate",
     "inner_rules",
     "learners",
+    "testing",
 ]
