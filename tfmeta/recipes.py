@@ -5,27 +5,28 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import difflib
 import inspect
 import os
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import yaml
 
-from tfmeta import backbones, data
+from tfmeta import backbones, data, learners
 from tfmeta.data import ClassDataset, sources
-from tfmeta.learners import MAML, MetaLearner
+from tfmeta.learners import MetaLearner
+from tfmeta.registry import hint
 
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "conv4": backbones.conv4,
-    "mlp": backbones.mlp,
+    "film_conv4": backbones.film_conv4,
     "linear": backbones.linear,
+    "mlp": backbones.mlp,
+    "relation_encoder": backbones.relation_encoder,
 }
-LEARNERS: dict[str, Callable[..., MetaLearner]] = {"maml": MAML}
 
 # Training, validation and test draw their episodes from seeds this far apart.
 SEED_STRIDE = 1_000_000
@@ -160,7 +161,7 @@ class Recipe:
         _check_integer("validation", self.validation, "n_episodes", 1)
         _check_integer("evaluation", self.evaluation, "n_episodes", 1)
         _check_integer("evaluation", self.evaluation, "inner_steps", 0)
-        for section, known in (("network", NETWORKS), ("learner", LEARNERS)):
+        for section, known in (("network", NETWORKS), ("learner", learners.BY_NAME)):
             given = getattr(self, section)
             _check_keys(section, given, [*given, "name"], required=["name"])
             _check_text(section, given, "name")
@@ -169,7 +170,8 @@ class Recipe:
             NETWORKS[self.network["name"]], without=["n_way", "n_outputs", "input_shape", "name"]
         )
         _check_keys("network", self.network, ["name", *of_network])
-        of_learner = _options(LEARNERS[self.learner["name"]], without=["network", "kwargs"])
+        given_apart = ["network", "encoder", "head", "relation_module", "kwargs"]
+        of_learner = _options(learners.get(self.learner["name"]), without=given_apart)
         _check_keys("learner", self.learner, ["name", *of_learner])
 
     def _source(self) -> tuple[Callable[..., Any], bool]:
@@ -244,22 +246,28 @@ class Recipe:
         else:
             n_way = self.episodes.get("n_way", _default(ClassDataset.episodes, "n_way"))
             n_outputs = max(n_way) if isinstance(n_way, list | tuple) else n_way
+        learner_class = learners.get(self.learner["name"])
+        taken = inspect.signature(learner_class).parameters
         with _naming("network"):
             make_network = NETWORKS[self.network["name"]]
-            network = make_network(n_outputs, input_shape=example_shape, **options)
+            for name in ("n_way", "n_outputs"):
+                if name in inspect.signature(make_network).parameters:
+                    # An encoder ends in features.
+                    options[name] = None if "encoder" in taken else n_outputs
+            network = make_network(input_shape=example_shape, **options)
         options = {k: v for k, v in self.learner.items() if k != "name"}
-        if self.is_regression:
+        if "head" in taken:
+            options["head"] = n_outputs
+        if self.is_regression and "inner_loss" in taken:
             options.setdefault("inner_loss", "mse")
         with _naming("learner"):
-            learner = LEARNERS[self.learner["name"]](network, **options)
+            learner = cast(Callable[..., MetaLearner], learner_class)(network, **options)
         with _naming("training: optimizer"):
             # Keras writes into what it is given.
             optimizer = keras.optimizers.get(copy.deepcopy(self.training.optimizer))
         learner.compile(
             optimizer=optimizer,
-            loss="mse"
-            if self.is_regression
-            else keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+            loss="mse" if self.is_regression else learner.default_loss(),
             metrics=[] if self.is_regression else ["accuracy"],
         )
         return learner
@@ -281,9 +289,7 @@ def _check_keys(
         raise ValueError(f"{where} must be a mapping; got {given!r}.")
     for key in given:
         if key not in known:
-            nearest = difflib.get_close_matches(str(key), list(known), n=1, cutoff=0.5)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {list(known)}."
-            raise ValueError(f"{where}: unknown key {key!r}; {hint}")
+            raise ValueError(f"{where}: unknown key {key!r}; {hint(key, known)}")
     missing = [key for key in required if key not in given]
     if missing:
         raise ValueError(f"{where}: missing {missing}.")
