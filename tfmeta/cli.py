@@ -157,7 +157,8 @@ def _adapt(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with replacing(options.output / MODEL) as temporary:
         adapted.save(temporary)
-    write_json(options.output / TASK, {"class_names": class_names, **details})
+    meaning = {"class_names": class_names, "outputs": learner.outputs}
+    write_json(options.output / TASK, {**meaning, **details})
     classes = "" if class_names is None else f" of the classes {', '.join(class_names)}"
     print(f"Learned from {len(support_x)} examples{classes}. Written to {options.output}.")
 
@@ -194,9 +195,10 @@ def _predict(options: argparse.Namespace) -> None:
         for name, output in zip(names, outputs, strict=True):
             print(name, *(f"{value:.6g}" for value in output.ravel()), sep="\t")
         return
-    logits = outputs[:, : len(task["class_names"])]
-    probabilities = np.asarray(keras.ops.softmax(logits))
-    for name, p in zip(names, probabilities, strict=True):
+    outputs = outputs[:, : len(task["class_names"])]
+    if task["outputs"] == "logits":
+        outputs = np.asarray(keras.ops.softmax(outputs))
+    for name, p in zip(names, outputs, strict=True):
         print(name, task["class_names"][p.argmax()], f"{p.max():.4f}", sep="\t")
 
 

@@ -59,8 +59,8 @@ class Case:
         example_shape: The shape of an example `x`.
         n_shot: Support examples per class (regression: in all), ≥ 1.
         n_query: Queries per class (regression: in all), ≥ 1.
-        loss: The loss to compile with, by name, function or object. Defaults to sparse
-            categorical cross-entropy from logits, or the mean squared error.
+        loss: The loss to compile with, by name, function or object. Defaults to the learner's
+            `default_loss()`, or the mean squared error.
         support_order_matters: Whether the method depends on the order of the support set, for
             example because it takes it in mini-batches.
         transductive: Whether a query's prediction may depend on the other queries. None: whether
@@ -188,14 +188,14 @@ def _compiled(
     learner = _new(case)
     metrics = ["accuracy"] if case.n_way else ["mae"]
     optimizer = keras.optimizers.SGD(learning_rate)
-    learner.compile(optimizer, _loss(case), metrics=metrics, run_eagerly=run_eagerly)
+    learner.compile(optimizer, _loss(case, learner), metrics=metrics, run_eagerly=run_eagerly)
     learner(_episodes(case)[0])
     return learner
 
 
-def _loss(case: Case) -> Any:
+def _loss(case: Case, learner: MetaLearner) -> Any:
     if case.loss is None and case.n_way:
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        return learner.default_loss()
     if case.loss is None:
         return keras.losses.MeanSquaredError()
     if isinstance(case.loss, keras.losses.Loss):
@@ -706,7 +706,7 @@ def _check_mixed_bfloat16(case: Case) -> None:
     """Under `mixed_bfloat16`, `fit` gives finite losses; variables and predictions are float32."""
     with _precision("float32", "mixed_bfloat16"):
         learner = _new(case)
-        learner.compile(keras.optimizers.SGD(0.01), _loss(case))
+        learner.compile(keras.optimizers.SGD(0.01), _loss(case, learner))
         data = _dataset(case, n_batches=3, n_tasks=N_TASKS)
         losses = learner.fit(data, shuffle=False, verbose=0).history["loss"]
         assert np.isfinite(losses).all(), f"the loss is {losses}"
@@ -736,7 +736,7 @@ def _check_learning(case: Case) -> None:
     accuracy is again c. And meta-training must lower the loss on the test tasks.
     """
     learner = _new(case)
-    learner.compile(case.optimizer(), _loss(case))
+    learner.compile(case.optimizer(), _loss(case, learner))
     inputs, query_y = _episodes(case, TEST_TASKS, seed=0, noise=0.1)
     rng = np.random.default_rng(0)
     if case.n_way:
