@@ -66,7 +66,7 @@ class MatchingNetwork(MetricLearner):
         super().__init__(encoder, batch_norm, **kwargs)
         self.full_context = full_context
         self.processing_steps = processing_steps
-        if encoder.built:
+        if encoder.built and hasattr(encoder, "output_shape"):
             self.build(None)
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
@@ -170,7 +170,7 @@ class MatchingNetwork(MetricLearner):
             cell = keras.layers.LSTMCell.from_config(self.query_lstm.get_config())
             cell.build((None, 2 * features.shape[-1]))
             cell.set_weights(self.query_lstm.get_weights())
-        outputs = self._predict(state, features, repeated(x, state["support"]), cell)
+        outputs = self._predict(state, features, repeated(features, state["support"]), cell)
         return keras.Model(x, outputs)
 
     def get_config(self) -> dict[str, Any]:

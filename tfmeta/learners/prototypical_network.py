@@ -55,7 +55,7 @@ class PrototypicalNetwork(MetricLearner):
             raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
         super().__init__(encoder, batch_norm, **kwargs)
         self.distance = distance
-        if encoder.built:
+        if encoder.built and hasattr(encoder, "output_shape"):
             self.build(None)
 
     def adapt_task(
@@ -99,7 +99,7 @@ class PrototypicalNetwork(MetricLearner):
             return super().adapted_model(state)
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = keras.layers.Flatten(dtype=self.variable_dtype)(encoder(x))
-        return keras.Model(x, self._logits(features, repeated(x, state["prototypes"])))
+        return keras.Model(x, self._logits(features, repeated(features, state["prototypes"])))
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "distance": self.distance}

@@ -71,7 +71,7 @@ class RelationNetwork(MetricLearner):
             )
         super().__init__(encoder, batch_norm, **kwargs)
         self.relation_module = relation_module
-        if encoder.built:
+        if encoder.built and hasattr(encoder, "output_shape"):
             self.build(None)
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
@@ -138,7 +138,7 @@ class RelationNetwork(MetricLearner):
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = encoder(x)
         n_way, *shape = state["classes"].shape
-        classes = repeated(x, state["classes"])
+        classes = repeated(features, state["classes"])
         features = keras.ops.cast(features, self.variable_dtype)[:, None]
         queries = keras.ops.repeat(features, n_way, axis=1)
         pairs = keras.ops.concatenate([classes, queries], axis=-1)
