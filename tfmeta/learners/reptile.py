@@ -120,8 +120,10 @@ class Reptile(MAML):
 
         (state, predictions), updates = self._run_task(_only_task(inputs), index, True, run)
         loss, _ = self._task_loss(inputs, y, sample_weight, weight, predictions)
+        # An optimizer that scales losses divides what it gets by the scale.
+        share = self.optimizer.scale_loss(weight)
         pairs = zip(self.trainable_variables, state["trainable"], strict=True)
-        return loss, [(v - w) * tf.cast(weight, w.dtype) for v, w in pairs], predictions, updates
+        return loss, [(v - w) * tf.cast(share, w.dtype) for v, w in pairs], predictions, updates
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
