@@ -365,11 +365,6 @@ def test_an_unknown_rule_or_option_is_named(rule, message):
 # === Defects that are known ===
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a rule's variables have the global float type",
-    raises=tf.errors.InvalidArgumentError,
-)
 def test_a_rule_has_the_float_type_of_its_network():
     keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
@@ -382,7 +377,6 @@ def test_a_rule_has_the_float_type_of_its_network():
     assert learner(inputs).dtype == "float64"
 
 
-@pytest.mark.xfail(strict=True, reason="the second learner silently gets the first one's settings")
 def test_a_rule_object_of_two_learners_takes_each_one_s_rate():
     rule = SGD()
     linear_learner(rule, inner_learning_rate=0.1)

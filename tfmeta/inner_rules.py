@@ -100,10 +100,16 @@ class Momentum(InnerRule):
         self, weights: Sequence[keras.Variable], inner_learning_rate: float, inner_steps: int
     ) -> None:
         self.learning_rate = self.add_weight(
-            shape=(), initializer=_constant(inner_learning_rate), name="learning_rate"
+            shape=(),
+            initializer=_constant(inner_learning_rate),
+            dtype=_dtype(weights),
+            name="learning_rate",
         )
         self.momentum = self.add_weight(
-            shape=(), initializer=_constant(self.initial_momentum), name="momentum"
+            shape=(),
+            initializer=_constant(self.initial_momentum),
+            dtype=_dtype(weights),
+            name="momentum",
         )
 
     def start(self, weights: Tensors) -> Any:
@@ -136,7 +142,10 @@ class PerParameter(InnerRule):
     ) -> None:
         self.learning_rates = [
             self.add_weight(
-                shape=w.shape, initializer=_constant(inner_learning_rate), name=f"rates_{i}"
+                shape=w.shape,
+                initializer=_constant(inner_learning_rate),
+                dtype=_dtype(weights),
+                name=f"rates_{i}",
             )
             for i, w in enumerate(weights)
         ]
@@ -166,7 +175,10 @@ class PerLayerPerStep(InnerRule):
         self.max_inner_steps = inner_steps
         self.learning_rates = [
             self.add_weight(
-                shape=(inner_steps,), initializer=_constant(inner_learning_rate), name=f"rates_{i}"
+                shape=(inner_steps,),
+                initializer=_constant(inner_learning_rate),
+                dtype=_dtype(weights),
+                name=f"rates_{i}",
             )
             for i, _ in enumerate(weights)
         ]
@@ -221,6 +233,11 @@ class Adam(InnerRule):
     def get_config(self) -> dict[str, Any]:
         settings = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}
         return {**super().get_config(), **settings}
+
+
+def _dtype(weights: Sequence[keras.Variable]) -> str:
+    """The float type of the weights, whatever the global one is."""
+    return keras.backend.standardize_dtype(weights[0].dtype)
 
 
 def _constant(value: float) -> keras.Initializer:

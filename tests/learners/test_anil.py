@@ -241,11 +241,6 @@ def test_labels_beyond_the_head_are_refused():
         learner.adapt(np.zeros((3, 3)), np.array([0, 1, 2]))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the adapted model is a Sequential, which takes no two layers of one name",
-    raises=ValueError,
-)
 def test_body_and_head_may_have_the_same_name():
     body = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name="head")
     tfmeta.ANIL(body, 2).adapt(np.zeros((2, 3), "float32"), np.array([0, 1]))

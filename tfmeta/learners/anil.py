@@ -160,12 +160,11 @@ class ANIL(MAML):
         layers = [*batch_norm_layers(self.encoder), *batch_norm_layers(self.network)]
         if self.batch_norm == "transductive" and layers:
             return MetaLearner.adapted_model(self, state)
-        return keras.Sequential(
-            [
-                copy_with_statistics(self.encoder, state["statistics"]),
-                copy_with_values(self.network, state["trainable"], state["non_trainable"]),
-            ]
-        )
+        encoder = copy_with_statistics(self.encoder, state["statistics"])
+        head = copy_with_values(self.network, state["trainable"], state["non_trainable"])
+        if encoder.name == head.name:
+            head.name += "_of_task"
+        return keras.Sequential([encoder, head])
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()

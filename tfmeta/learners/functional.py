@@ -301,6 +301,16 @@ def mean_loss(
     return total if reduction == "sum" else tf.math.divide_no_nan(total, tf.reduce_sum(mask))
 
 
+def check_batch_size(inner_batch_size: Any) -> None:
+    """Raises a ValueError if it is neither None nor an integer > 0."""
+    if inner_batch_size is not None and (
+        inner_batch_size != int(inner_batch_size) or inner_batch_size < 1
+    ):
+        raise ValueError(
+            f"inner_batch_size must be an integer > 0, or None; got {inner_batch_size}."
+        )
+
+
 def support_batch(
     x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int, size: int | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:

@@ -84,6 +84,8 @@ class MAML(MetaLearner):
     (1, 1)
     """
 
+    built: bool
+
     def __init__(
         self,
         network: keras.Model,
@@ -126,7 +128,12 @@ class MAML(MetaLearner):
         if not self.network.built:
             # A subclassed network builds its layers when it is called.
             self.network(keras.Input(tuple(input_shape["support_x"][2:])))
-        if not self.inner_rule.built:
+        if not self.built:
+            if self.inner_rule.built:
+                raise ValueError(
+                    f"This {type(self.inner_rule).__name__} object is another learner's: give each "
+                    "learner an inner rule of its own."
+                )
             weights = [w for w, adapts in zip(*self._weights(), strict=True) if adapts]
             self.inner_rule.make(weights, self.inner_learning_rate, self.inner_steps)
             self.inner_rule.built = True

@@ -87,8 +87,9 @@ class MAMLPlusPlus(MAML):
 
     def step_weights(self, iteration: tf.Tensor) -> tf.Tensor:
         """`[K]`, the weights v_k of the inner steps' losses at an iteration of the optimizer."""
-        progress = tf.cast(iteration, self.variable_dtype) / self.multi_step_loss_iterations
-        progress = tf.minimum(progress, 1)
+        end = tf.cast(max(self.multi_step_loss_iterations, 0), self.variable_dtype)
+        iteration = tf.cast(iteration, self.variable_dtype)
+        progress = tf.where(iteration < end, tf.math.divide_no_nan(iteration, end), 1)
         last = tf.one_hot(self.inner_steps - 1, self.inner_steps, dtype=self.variable_dtype)
         return (1 - progress) / self.inner_steps + progress * last
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta.inner_rules import InnerRule, Tensors
-from tfmeta.learners.functional import BatchNorm, support_batch
+from tfmeta.learners.functional import BatchNorm, check_batch_size, support_batch
 from tfmeta.learners.maml import MAML
 
 
@@ -71,6 +71,7 @@ class MetaLSTM(MAML):
         batch_norm: BatchNorm = "support",
         **kwargs: Any,
     ) -> None:
+        check_batch_size(inner_batch_size)
         self._options: dict[str, Any] = {
             "hidden_units": hidden_units,
             "forget_bias": tuple(forget_bias),
@@ -112,7 +113,7 @@ class LSTMRule(InnerRule):
 
     where the gates fed back are those *before* the sigmoid, as in the paper's code (in its
     equations, after). All weights start in U(−0.01, 0.01). Memory grows with the coordinates times
-    the inner steps, about 4 · (hidden_units · 14) bytes each in meta-training.
+    the inner steps, by about 0.8 KiB each in meta-training.
 
     Args:
         hidden_units: Hidden units of the first stage.

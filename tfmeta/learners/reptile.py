@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.functional import BatchNorm, support_batch
+from tfmeta.learners.functional import BatchNorm, check_batch_size, support_batch
 from tfmeta.learners.maml import MAML, State
 from tfmeta.learners.meta_learner import _only_task
 
@@ -19,7 +19,7 @@ class Reptile(MAML):
     The outer update is no gradient of a loss: the optimizer gets φ − mean of φ̃ over the tasks of a
     meta-batch in a gradient's place. With `keras.optimizers.SGD(ε)` that is the paper's
     φ ← φ + ε (mean φ̃ − φ); any other optimizer does, too. The compiled loss and metrics are
-    reported for the queries, but not trained on. Only the support set is: meta-train with more
+    reported for the queries, as means over the tasks, but not trained on. Only the support set is: meta-train with more
     shots than you test with, as the paper does.
 
     Batch norm's shift and scale adapt like all other weights, as in the paper's code.
@@ -77,6 +77,7 @@ class Reptile(MAML):
             inner_rule=inner_rule,
             **kwargs,
         )
+        check_batch_size(inner_batch_size)
         self.inner_batch_size = inner_batch_size
 
     def build(self, input_shape: Any) -> None:
