@@ -19,8 +19,8 @@ class Reptile(MAML):
     The outer update is no gradient of a loss: the optimizer gets φ − mean of φ̃ over the tasks of a
     meta-batch in a gradient's place. With `keras.optimizers.SGD(ε)` that is the paper's
     φ ← φ + ε (mean φ̃ − φ); any other optimizer does, too. The compiled loss and metrics are
-    reported for the queries, as means over the tasks, but not trained on. Only the support set is: meta-train with more
-    shots than you test with, as the paper does.
+    reported for the queries, as means over the tasks, but not trained on. Only the support set is:
+    meta-train with more shots than you test with, as the paper does.
 
     Batch norm's shift and scale adapt like all other weights, as in the paper's code.
 
