@@ -79,12 +79,26 @@ class AdaptedModel(keras.Model):
         return model
 
 
+class NotCopyableError(ValueError):
+    """Keras has no way to make a second model like this one."""
+
+
 def copy_model(model: keras.Model) -> keras.Model:
-    """A new model of the same class, configuration and weights."""
+    """A new model of the same class, configuration and weights.
+
+    Raises:
+        NotCopyableError: If a subclass of `keras.Model` has no complete `get_config`.
+    """
     # A user's classes need not be registered for a copy within the process.
     classes = {type(layer).__name__: type(layer) for layer in model._flatten_layers()}
-    with keras.saving.custom_object_scope(classes):
-        copy = type(model).from_config(model.get_config())
+    try:
+        with keras.saving.custom_object_scope(classes):
+            copy = type(model).from_config(model.get_config())
+    except (TypeError, NotImplementedError) as error:
+        raise NotCopyableError(
+            f"Keras cannot copy {model.name!r}, nor save it: each subclass of keras.Model in it "
+            f"needs a get_config with all arguments of its constructor. ({error})"
+        ) from error
     if not copy.built and model.get_build_config():
         copy.build_from_config(model.get_build_config())
     copy.set_weights(model.get_weights())

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta import inner_rules
-from tfmeta.learners.adapted_model import AdaptedModel, copy_with_values
+from tfmeta.learners.adapted_model import AdaptedModel, NotCopyableError, copy_with_values
 from tfmeta.learners.functional import (
     BatchNorm,
     Normalization,
@@ -334,7 +334,7 @@ class MAML(MetaLearner):
             return AdaptedModel.from_state(self, state)
         try:
             return copy_with_values(self.network, state["trainable"], state["non_trainable"])
-        except (TypeError, NotImplementedError):  # A subclass without a complete get_config.
+        except NotCopyableError:
             return AdaptedModel.from_state(self, state)
 
     # === Config ===
