@@ -268,7 +268,7 @@ def get(rule: str | Mapping[str, Any] | InnerRule) -> InnerRule:
         return rule
     if not isinstance(rule, str | Mapping):
         raise ValueError(
-            f"An inner rule is a name, {{name: …, option: …}}, or an InnerRule object; got {rule!r}."
+            f"An inner rule is a name, {{name: …, option: …}} or an InnerRule object; got {rule!r}."
         )
     options = {"name": rule} if isinstance(rule, str) else dict(rule)
     name = options.pop("name", None)
