@@ -14,7 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tfmeta import cli
+from tfmeta import cli, learners
 
 SCRIPT = Path(sys.executable).with_name("tfmeta")
 # What TensorFlow and its libraries write to stderr if they are let.
@@ -262,6 +262,47 @@ def test_classes_are_learned_from_a_folder_of_images(
     lines = [line.split("\t") for line in out.splitlines()]
     assert [Path(line[0]).name for line in lines] == ["0.PNG", "1.PNG", "2.PNG", "single.png"]
     assert [line[1] for line in lines] == ["lower", "upper", "upper", "lower"]
+
+
+LEARNERS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "anil": ({"name": "conv4", "filters": 4}, {}),
+    "cavia": ({"name": "film_conv4", "filters": 4, "n_context": 3}, {}),
+    "maml": ({"name": "conv4", "filters": 4}, {"inner_rule": {"name": "momentum"}}),
+    "maml_plus_plus": ({"name": "conv4", "filters": 4}, {"inner_steps": 2}),
+    "matching_network": ({"name": "conv4", "filters": 4}, {"full_context": True}),
+    "meta_lstm": ({"name": "conv4", "filters": 4}, {"inner_steps": 2, "hidden_units": 3}),
+    "meta_sgd": ({"name": "conv4", "filters": 4}, {}),
+    "prototypical_network": ({"name": "conv4", "filters": 4}, {"distance": "cosine"}),
+    "relation_network": ({"name": "relation_encoder", "filters": 4}, {}),
+    "reptile": ({"name": "conv4", "filters": 4}, {"inner_rule": "adam", "inner_batch_size": 2}),
+}
+
+
+@pytest.mark.parametrize("name", learners.BY_NAME)
+def test_every_learner_goes_from_a_recipe_to_predictions(
+    tfmeta: Run, work: Path, pictures: Path, halves: Path, name: str
+) -> None:
+    network, options = LEARNERS[name]
+    recipe = yaml.safe_load((pictures / "recipe.yaml").read_text())
+    recipe["data"]["image_format"].update({"height": 28, "width": 28})
+    recipe["evaluation"].pop("inner_steps")
+    learner = {"name": name, "batch_norm": "support", **options}
+    run = trained(work / name, {**recipe, "name": name, "network": network, "learner": learner})
+    code, out, _ = tfmeta("evaluate", run, "--n-episodes", 4)
+    assert code == 0
+    assert "Test: accuracy " in out
+    task = work / name / "task"
+    assert tfmeta("adapt", run, "--support", halves, "--output", task)[0] == 0
+    files = sorted(halves.rglob("*.png"))
+    code, out, _ = tfmeta("predict", task, *files)
+    assert code == 0
+    lines = [line.split("\t") for line in out.splitlines()]
+    assert len(lines) == len(files)
+    assert all(line[1] in ("lower", "upper") and 0 <= float(line[2]) <= 1 for line in lines)
+    # A query alone is predicted as it is among others.
+    _, label, p = tfmeta("predict", task, files[3])[1].split("\t")
+    assert label == lines[3][1]
+    assert float(p) == pytest.approx(float(lines[3][2]), abs=2e-4)
 
 
 def test_fewer_classes_than_in_training_can_be_learned(

@@ -93,7 +93,10 @@ def test_shipped_recipes_make_the_learner_they_describe(path: Path) -> None:
     learner = recipe.make_learner(shape)
     assert recipe.to_dict() == before
     n_outputs = 1 if recipe.is_regression else recipe.episodes["n_way"]
-    assert learner.network.output_shape == (None, n_outputs)
+    x = np.random.default_rng(0).normal(size=(1, n_outputs, *shape))
+    support_y = x[..., 0] if recipe.is_regression else np.arange(n_outputs)[None]
+    episode = {"support_x": x, "support_y": support_y, "query_x": x[:, :1]}
+    assert learner(episode).shape == (1, 1, n_outputs)
 
 
 @pytest.mark.parametrize(

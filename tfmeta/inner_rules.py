@@ -43,7 +43,8 @@ class InnerRule(keras.layers.Layer):
         """Called once by the learner, when the shapes are known: creates the meta-parameters.
 
         Args:
-            weights: The variables whose values the rule will change.
+            weights: What has the shapes and dtypes of the values that the rule will change:
+                variables, or tensors.
             inner_learning_rate: The learner's (initial) step size.
             inner_steps: The learner's inner steps in meta-training.
         """
@@ -101,13 +102,13 @@ class Momentum(InnerRule):
     ) -> None:
         self.learning_rate = self.add_weight(
             shape=(),
-            initializer=_constant(inner_learning_rate),
+            initializer=keras.initializers.Constant(inner_learning_rate),
             dtype=_dtype(weights),
             name="learning_rate",
         )
         self.momentum = self.add_weight(
             shape=(),
-            initializer=_constant(self.initial_momentum),
+            initializer=keras.initializers.Constant(self.initial_momentum),
             dtype=_dtype(weights),
             name="momentum",
         )
@@ -143,7 +144,7 @@ class PerParameter(InnerRule):
         self.learning_rates = [
             self.add_weight(
                 shape=w.shape,
-                initializer=_constant(inner_learning_rate),
+                initializer=keras.initializers.Constant(inner_learning_rate),
                 dtype=_dtype(weights),
                 name=f"rates_{i}",
             )
@@ -176,7 +177,7 @@ class PerLayerPerStep(InnerRule):
         self.learning_rates = [
             self.add_weight(
                 shape=(inner_steps,),
-                initializer=_constant(inner_learning_rate),
+                initializer=keras.initializers.Constant(inner_learning_rate),
                 dtype=_dtype(weights),
                 name=f"rates_{i}",
             )
@@ -238,10 +239,6 @@ class Adam(InnerRule):
 def _dtype(weights: Sequence[keras.Variable]) -> str:
     """The float type of the weights, whatever the global one is."""
     return keras.backend.standardize_dtype(weights[0].dtype)
-
-
-def _constant(value: float) -> keras.Initializer:
-    return keras.initializers.Constant(value)
 
 
 BY_NAME: dict[str, type[InnerRule]] = {

@@ -289,7 +289,7 @@ def _is_transductive(case: Case, learner: MetaLearner) -> bool:
 def _has_default_update(case: Case, learner: MetaLearner) -> bool:
     return all(
         getattr(type(learner), name, None) is getattr(MetaLearner, name, None)
-        for name in ("train_step", "_task_gradients")
+        for name in ("train_step", "task_gradients")
     )
 
 
@@ -703,13 +703,17 @@ def _compare_with_finite_differences(learner: MetaLearner, episodes: Episodes) -
 
 @_check()
 def _check_mixed_bfloat16(case: Case) -> None:
-    """Under `mixed_bfloat16`, `fit` gives finite losses; variables and predictions are float32."""
+    """Under `mixed_bfloat16`, `fit` gives finite losses and moves weights, all of them float32."""
     with _precision("float32", "mixed_bfloat16"):
         learner = _new(case)
         learner.compile(keras.optimizers.SGD(0.01), _loss(case, learner))
         data = _dataset(case, n_batches=3, n_tasks=N_TASKS)
+        learner(_episodes(case)[0])
+        before = _weights(learner)
         losses = learner.fit(data, shuffle=False, verbose=0).history["loss"]
         assert np.isfinite(losses).all(), f"the loss is {losses}"
+        moved = zip(before, _weights(learner), strict=True)
+        assert any(np.any(a != b) for a, b in moved), "training moves no weight"
         predictions = learner(_episodes(case)[0])
         assert predictions.dtype == tf.float32, f"predictions are {predictions.dtype.name}"
         assert np.isfinite(predictions).all(), "predictions are not finite"

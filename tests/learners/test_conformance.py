@@ -1,6 +1,7 @@
 """Every learner through the one conformance harness, in every mode of batch norm."""
 
 import keras
+import numpy as np
 import pytest
 
 import tfmeta
@@ -178,6 +179,38 @@ CASES = [
 )
 def test_learner_conforms(case, check):
     run(check, case)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_episodes_of_any_way_and_shot_are_what_they_are_without_padding(name):
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(8), 6)
+    x = (rng.normal(size=(8, 4))[y] + 0.3 * rng.normal(size=(48, 4))).astype("float32")
+    episodes = tfmeta.data.load((x, y)).episodes(
+        n_way=(2, N_WAY), n_shot=(1, 3), n_query=(1, 3), meta_batch_size=2, seed=3
+    )
+    keras.utils.set_random_seed(0)
+    learner = CLASSIFIERS[name][0]("transductive")
+    learner.compile("sgd", learner.default_loss(), run_eagerly=True)
+    widths = set()
+    for inputs, query_y, query_mask in episodes.take(4):
+        padded = learner(inputs).numpy()
+        for t in range(2):
+            real, queries = (inputs[m][t].numpy() == 1 for m in ("support_mask", "query_mask"))
+            n_way = int(np.max(inputs["support_y"][t][real])) + 1
+            widths.add((n_way, real.sum()))
+            episode = {
+                "support_x": inputs["support_x"][t][real][None],
+                "support_y": inputs["support_y"][t][real][None],
+                "query_x": inputs["query_x"][t][queries][None],
+            }
+            alone = learner(episode).numpy()[0]
+            np.testing.assert_allclose(
+                padded[t][queries][:, :n_way], alone[:, :n_way], rtol=1e-4, atol=1e-5
+            )
+        assert np.isfinite(learner.train_on_batch(inputs, query_y, query_mask))
+    assert len({n_way for n_way, _ in widths}) > 1
+    assert len({size for _, size in widths}) > 2
 
 
 def test_every_learner_is_here():

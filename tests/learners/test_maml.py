@@ -11,16 +11,6 @@ RNG = np.random.default_rng(0)
 SGD1 = {"class_name": "SGD", "config": {"learning_rate": 1.0}}
 
 
-@pytest.fixture
-def float64():
-    """Keras's losses, too, compute in its default float type."""
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
-
-
 def meta_gradient(learner, inputs, query_y, loss):
     """The gradient that one training step applies: what SGD with rate 1 subtracts."""
     learner.compile(optimizer=keras.optimizers.get(SGD1), loss=loss, run_eagerly=True)

@@ -17,6 +17,11 @@ RNG = np.random.default_rng(0)
 N_FEATURES = 3
 
 
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order_of_tests():
+    RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
+
+
 @pytest.fixture
 def float64():
     """Keras's losses, too, compute in its default float type."""

@@ -12,13 +12,7 @@ RNG = np.random.default_rng(0)
 HIDDEN = 5
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def linear_learner(**options):

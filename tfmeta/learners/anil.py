@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from typing import Any
 
 import keras
@@ -10,9 +11,10 @@ import tensorflow as tf
 from tfmeta.learners.adapted_model import copy_with_statistics, copy_with_values
 from tfmeta.learners.functional import (
     BatchNorm,
-    batch_norm_layers,
     call_on_queries,
     call_on_support,
+    check_model,
+    normalises_together,
 )
 from tfmeta.learners.maml import MAML, State
 from tfmeta.learners.meta_learner import MetaLearner
@@ -65,13 +67,14 @@ class ANIL(MAML):
         inner_rule: Any = "sgd",
         **kwargs: Any,
     ) -> None:
-        if not isinstance(encoder, keras.Model):
-            raise ValueError(f"encoder must be a keras.Model; got {type(encoder).__name__}.")
-        if isinstance(head, int):
-            dense = keras.layers.Dense(head, name="logits", dtype=encoder.dtype_policy)
+        check_model("encoder", encoder)
+        if isinstance(head, numbers.Integral):
+            dense = keras.layers.Dense(int(head), name="logits", dtype=encoder.dtype_policy)
             head = keras.Sequential([dense], name="head")
             if hasattr(encoder, "output_shape"):
                 head.build(encoder.output_shape)
+        check_model("head", head)
+        assert isinstance(head, keras.Model)
         super().__init__(
             head,
             inner_learning_rate,
@@ -132,13 +135,10 @@ class ANIL(MAML):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None,
         inner_steps: int,
-        training: bool = False,
     ) -> list[State]:
         """The head's weights after 0, 1, …, `inner_steps` inner steps."""
-        features, statistics = self._embed(support_x, support_mask, training)
-        states = super().adapt_task_by_step(
-            features, support_y, support_mask, inner_steps, training
-        )
+        features, statistics = self._embed(support_x, support_mask, training=False)
+        states = super().adapt_task_by_step(features, support_y, support_mask, inner_steps)
         return [{**state, "statistics": statistics} for state in states]
 
     def _embed(
@@ -157,8 +157,7 @@ class ANIL(MAML):
 
     def adapted_model(self, state: State) -> keras.Model:
         """A plain Keras model: a copy of the body, and the task's head."""
-        layers = [*batch_norm_layers(self.encoder), *batch_norm_layers(self.network)]
-        if self.batch_norm == "transductive" and layers:
+        if normalises_together(self.batch_norm, self.encoder, self.network):
             return MetaLearner.adapted_model(self, state)
         encoder = copy_with_statistics(self.encoder, state["statistics"])
         head = copy_with_values(self.network, state["trainable"], state["non_trainable"])

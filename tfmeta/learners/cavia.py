@@ -11,8 +11,8 @@ from tfmeta.learners.adapted_model import copy_with_values, repeated
 from tfmeta.learners.functional import (
     BatchNorm,
     Normalization,
-    batch_norm_layers,
     call_network,
+    normalises_together,
     values_of,
 )
 from tfmeta.learners.maml import MAML, State
@@ -26,9 +26,9 @@ class CAVIA(MAML):
     Deviations from the paper: those of `MAML` (the inner loss is a mean over the support set).
 
     Args:
-        network: Any Keras 3 model with two inputs `[x, context]`, `[N, *x]` and `[N, n_context]`,
-            to `[N, n_way]` logits or `[N, *y]`, such as `tfmeta.backbones.film_conv4` and
-            `tfmeta.backbones.mlp(…, n_context=5)`.
+        network: A functional Keras model with two inputs `[x, context]`, `[N, *x]` and
+            `[N, n_context]`, to `[N, n_way]` logits or `[N, *y]`, such as
+            `tfmeta.backbones.film_conv4` and `tfmeta.backbones.mlp(…, n_context=5)`.
         inner_learning_rate: Step size α of the inner gradient descent, > 0.
         inner_steps: Inner steps in meta-training.
         test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
@@ -112,7 +112,7 @@ class CAVIA(MAML):
 
     def adapted_model(self, state: State) -> keras.Model:
         """A plain Keras model: a copy of the network with the task's context built in."""
-        if self.batch_norm == "transductive" and batch_norm_layers(self.network):
+        if normalises_together(self.batch_norm, self.network):
             return MetaLearner.adapted_model(self, state)
         values = values_of(self.network)[0], state["non_trainable"]
         network = copy_with_values(self.network, *values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import numbers
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -30,6 +31,23 @@ def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalizat
         for layer in network._flatten_layers()
         if type(layer).call is keras.layers.BatchNormalization.call and layer.trainable
     ]
+
+
+def normalises_together(batch_norm: BatchNorm, *networks: keras.Model) -> bool:
+    """Whether the queries of a task are normalised by their own statistics."""
+    return batch_norm == "transductive" and any(batch_norm_layers(n) for n in networks)
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raises a ValueError if it is no Keras model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{name} must be a keras.Model; got {type(model).__name__}.")
+
+
+def check_integer(name: str, value: Any, minimum: int) -> None:
+    """Raises a ValueError if it is no integer of at least this size."""
+    if not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"{name} must be an integer ≥ {minimum}; got {value!r}.")
 
 
 def call_network(
@@ -299,16 +317,6 @@ def mean_loss(
     mask = tf.cast(mask, per_example.dtype)
     total = tf.reduce_sum(mask * per_example)
     return total if reduction == "sum" else tf.math.divide_no_nan(total, tf.reduce_sum(mask))
-
-
-def check_batch_size(inner_batch_size: Any) -> None:
-    """Raises a ValueError if it is neither None nor an integer > 0."""
-    if inner_batch_size is not None and (
-        inner_batch_size != int(inner_batch_size) or inner_batch_size < 1
-    ):
-        raise ValueError(
-            f"inner_batch_size must be an integer > 0, or None; got {inner_batch_size}."
-        )
 
 
 def support_batch(

@@ -19,7 +19,11 @@ from tfmeta.learners.functional import (
     call_network,
     carry_over,
     check_batch_norm,
+    check_integer,
+    check_model,
     mean_loss,
+    normalises_together,
+    support_batch,
     values_of,
 )
 from tfmeta.learners.meta_learner import MetaLearner, check_labels
@@ -56,7 +60,7 @@ class MAML(MetaLearner):
         batch_norm: How the network's `BatchNormalization` layers normalise.
             `"transductive"`: the support set and the queries each by their own statistics, in
             training and test, as published. A query's prediction then depends on the other
-            queries beside it.
+            queries beside it, and the file of an adapted model needs `import tfmeta` to load.
             `"support"`: the queries by the statistics of the support set under the adapted
             weights.
             `"running"`: Keras's own meaning: batch statistics in meta-training, where the moving
@@ -65,7 +69,13 @@ class MAML(MetaLearner):
         inner_rule: How an inner step changes the weights: a name or an object of
             `tfmeta.inner_rules`, or an `InnerRule` of your own. Its trainable variables are
             meta-learned, too.
+        inner_batch_size: Support examples per inner step, in a fixed pseudo-random order; None for
+            all of them in each step.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the network's.
+
+    Raises:
+        ValueError: If an option is none of the above, the network is no Keras model, the inner
+            rule belongs to another learner, or is not defined for so many steps.
 
     Reference:
         Finn, Abbeel, Levine (2017), Model-Agnostic Meta-Learning for Fast Adaptation of Deep
@@ -96,15 +106,17 @@ class MAML(MetaLearner):
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
         inner_rule: Any = "sgd",
+        inner_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        if not isinstance(network, keras.Model):
-            raise ValueError(f"network must be a keras.Model; got {type(network).__name__}.")
+        check_model("network", network)
         if not inner_learning_rate > 0:
             raise ValueError(f"inner_learning_rate must be > 0; got {inner_learning_rate}.")
         for name, steps in (("inner_steps", inner_steps), ("test_inner_steps", test_inner_steps)):
-            if steps is not None and (steps != int(steps) or steps < 0):
-                raise ValueError(f"{name} must be an integer ≥ 0; got {steps}.")
+            if steps is not None:
+                check_integer(name, steps, 0)
+        if inner_batch_size is not None:
+            check_integer("inner_batch_size", inner_batch_size, 1)
         check_batch_norm(batch_norm)
         kwargs.setdefault("dtype", network.dtype_policy)
         super().__init__(**kwargs)
@@ -118,6 +130,7 @@ class MAML(MetaLearner):
         ) or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.batch_norm = batch_norm
         self.inner_rule = inner_rules.get(inner_rule)
+        self.inner_batch_size = inner_batch_size
         self._build_if_possible()
 
     def _build_if_possible(self) -> None:
@@ -136,8 +149,8 @@ class MAML(MetaLearner):
                 )
             weights = [w for w, adapts in zip(*self._weights(), strict=True) if adapts]
             self.inner_rule.make(weights, self.inner_learning_rate, self.inner_steps)
+            self._check_steps(max(self.inner_steps, self.test_inner_steps))
             self.inner_rule.built = True
-        self._check_steps(max(self.inner_steps, self.test_inner_steps))
         self.built = True
 
     def _check_steps(self, steps: int) -> None:
@@ -186,12 +199,11 @@ class MAML(MetaLearner):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None,
         inner_steps: int,
-        training: bool = False,
     ) -> list[State]:
         """The task's weights after 0, 1, …, `inner_steps` inner steps."""
         self._check_steps(inner_steps)
         support = support_x, support_y, support_mask
-        return self._states(*support, inner_steps, training, self.first_order)
+        return self._states(*support, inner_steps, False, self.first_order)
 
     def _states(
         self,
@@ -228,7 +240,9 @@ class MAML(MetaLearner):
         memory = self.inner_rule.start(fast)
         yield state
         for step in range(steps):
-            x, y, mask = self._batch(support_x, support_y, support_mask, step)
+            x, y, mask = support_batch(
+                support_x, support_y, support_mask, step, self.inner_batch_size
+            )
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(fast)
                 predictions, non_trainable = self._forward(
@@ -268,12 +282,6 @@ class MAML(MetaLearner):
         return call_network(
             self.network, **state, x=x, normalization=normalization, mask=mask, training=training
         )
-
-    def _batch(
-        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        """The part of the support set that an inner step sees: all of it."""
-        return x, y, mask
 
     def _support_loss(
         self, support_y: tf.Tensor, predictions: tf.Tensor, support_mask: tf.Tensor | None
@@ -330,7 +338,7 @@ class MAML(MetaLearner):
 
         Otherwise an `AdaptedModel`; it needs no copy, because the state holds all variables.
         """
-        if self.batch_norm == "transductive" and batch_norm_layers(self.network):
+        if normalises_together(self.batch_norm, self.network):
             return AdaptedModel.from_state(self, state)
         try:
             return copy_with_values(self.network, state["trainable"], state["non_trainable"])
@@ -349,5 +357,6 @@ class MAML(MetaLearner):
             "first_order": self.first_order,
             "inner_loss": keras.saving.serialize_keras_object(self.inner_loss),
             "batch_norm": self.batch_norm,
+            "inner_batch_size": self.inner_batch_size,
             "inner_rule": keras.saving.serialize_keras_object(self.inner_rule),
         }

@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.functional import BatchNorm
+from tfmeta.learners.functional import BatchNorm, check_integer
 from tfmeta.learners.maml import MAML
-from tfmeta.learners.meta_learner import _only_task
+from tfmeta.learners.meta_learner import only_task
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -80,20 +80,28 @@ class MAMLPlusPlus(MAML):
             inner_rule=inner_rule,
             **kwargs,
         )
-        if inner_steps < 1:
-            raise ValueError(f"inner_steps must be at least 1; got {inner_steps}.")
+        check_integer("inner_steps", inner_steps, 1)
+        check_integer("multi_step_loss_iterations", multi_step_loss_iterations, 0)
+        check_integer("first_order_iterations", first_order_iterations, 0)
         self.multi_step_loss_iterations = multi_step_loss_iterations
         self.first_order_iterations = first_order_iterations
 
     def step_weights(self, iteration: tf.Tensor) -> tf.Tensor:
-        """`[K]`, the weights v_k of the inner steps' losses at an iteration of the optimizer."""
-        end = tf.cast(max(self.multi_step_loss_iterations, 0), self.variable_dtype)
+        """The weights v_k of the inner steps' losses.
+
+        Args:
+            iteration: Scalar, how many training steps the optimizer has taken.
+
+        Returns:
+            `[inner_steps]`, summing to 1.
+        """
+        end = tf.cast(self.multi_step_loss_iterations, self.variable_dtype)
         iteration = tf.cast(iteration, self.variable_dtype)
         progress = tf.where(iteration < end, tf.math.divide_no_nan(iteration, end), 1)
         last = tf.one_hot(self.inner_steps - 1, self.inner_steps, dtype=self.variable_dtype)
         return (1 - progress) / self.inner_steps + progress * last
 
-    def _task_gradients(
+    def task_gradients(
         self,
         inputs: dict[str, tf.Tensor],
         y: tf.Tensor,
@@ -127,7 +135,7 @@ class MAMLPlusPlus(MAML):
 
             with tf.GradientTape() as tape:
                 by_step, updates = self._run_task(
-                    _only_task(inputs), index, True, predictions_by_step
+                    only_task(inputs), index, True, predictions_by_step
                 )
                 losses = [
                     self._task_loss(inputs, y, sample_weight, weight, predictions)
@@ -163,6 +171,6 @@ class MAMLPlusPlus(MAML):
 
 def _before(iteration: tf.Tensor, end: int, run: Any) -> Any:
     """`run(True)` before the end, `run(False)` from there on."""
-    if end <= 0:
+    if end == 0:
         return run(False)
     return tf.cond(iteration < end, lambda: run(True), lambda: run(False))

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.adapted_model import repeated
-from tfmeta.learners.functional import BatchNorm
+from tfmeta.learners.functional import BatchNorm, check_integer
 from tfmeta.learners.meta_learner import MetaLearner
-from tfmeta.learners.metric_learner import MetricLearner
+from tfmeta.learners.metric_learner import MetricLearner, flat
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -20,11 +20,12 @@ class MatchingNetwork(MetricLearner):
     """Predicts a mean of the support set's labels, weighted by attention.
 
     Predictions are the logarithms of the weighted mean of the one-hot labels, and so logits. For
-    regression (targets `[T, S, *y]`) they are the weighted mean of the targets.
+    regression, with targets `[T, S, d]`, they are the weighted mean of the targets.
 
     Deviations from the paper: a constant of 1e-7 under the logarithm. With full-context embeddings
     the bidirectional LSTM reads the support set in the order in which it comes, random in an
-    episode; the paper leaves the order, and the number of processing steps, open.
+    episode; the paper leaves open the order, the number of processing steps, and the attending
+    LSTM's start (here zeros, so that it first reads the support set's plain mean).
 
     Args:
         encoder: Any Keras 3 model from `[N, *x]` to features.
@@ -61,13 +62,11 @@ class MatchingNetwork(MetricLearner):
         batch_norm: BatchNorm = "transductive",
         **kwargs: Any,
     ) -> None:
-        if processing_steps != int(processing_steps) or processing_steps < 1:
-            raise ValueError(f"processing_steps must be an integer ≥ 1; got {processing_steps}.")
+        check_integer("processing_steps", processing_steps, 1)
         super().__init__(encoder, batch_norm, **kwargs)
         self.full_context = full_context
         self.processing_steps = processing_steps
-        if encoder.built and hasattr(encoder, "output_shape"):
-            self.build(None)
+        self.build_if_possible()
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
         if not self.full_context or hasattr(self, "support_lstm"):
@@ -92,7 +91,7 @@ class MatchingNetwork(MetricLearner):
     ) -> dict[str, Any]:
         """The support set's features and labels. See `MetaLearner.adapt_task`."""
         features, statistics = self.support_features(support_x, support_mask, training)
-        features = _flat(features)
+        features = flat(features)
         exists = tf.ones(tf.shape(features)[:1]) if support_mask is None else support_mask
         if self.full_context:
             mask = tf.cast(exists, tf.bool)[None]
@@ -116,7 +115,7 @@ class MatchingNetwork(MetricLearner):
         """Log-probabilities, or regression values. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
         cell = self.query_lstm if self.full_context else None
-        return self._predict(state, _flat(features), state["support"], cell)
+        return self._predict(state, flat(features), state["support"], cell)
 
     def _predict(self, state: dict[str, Any], features: Any, support: Any, cell: Any) -> Any:
         """Predictions, from features `[Q, d]` and those of the support `[S, d]` or `[Q, S, d]`."""
@@ -176,7 +175,3 @@ class MatchingNetwork(MetricLearner):
     def get_config(self) -> dict[str, Any]:
         options = {"full_context": self.full_context, "processing_steps": self.processing_steps}
         return {**super().get_config(), **options}
-
-
-def _flat(features: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(features, [tf.shape(features)[0], -1])

@@ -141,7 +141,7 @@ class MetaLearner(keras.Model):
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         weights = self._task_weights(tf.shape(y)[0], sample_weight)
         if weights is None:
-            if type(self)._task_gradients is not MetaLearner._task_gradients:
+            if type(self).task_gradients is not MetaLearner.task_gradients:
                 raise ValueError(
                     f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
                     f"{self.loss!r} with sample weights or regularisers."
@@ -163,7 +163,7 @@ class MetaLearner(keras.Model):
             def task(tensor: tf.Tensor) -> tf.Tensor:
                 return tensor[index : index + 1]
 
-            task_loss, task_gradients, prediction, task_updates = self._task_gradients(
+            task_loss, task_gradients, prediction, task_updates = self.task_gradients(
                 {name: task(tensor) for name, tensor in inputs.items()},
                 task(y),
                 None if sample_weight is None else task(sample_weight),
@@ -328,7 +328,7 @@ class MetaLearner(keras.Model):
         )
         return tf.cast(predictions, self.variable_dtype)
 
-    def _task_gradients(
+    def task_gradients(
         self,
         inputs: dict[str, tf.Tensor],
         y: tf.Tensor,
@@ -351,7 +351,7 @@ class MetaLearner(keras.Model):
             what its layers would have assigned, in the order of `_task_variables`.
         """
         with tf.GradientTape() as tape:
-            predictions, updates = self._run_task(_only_task(inputs), index, training=True)
+            predictions, updates = self._run_task(only_task(inputs), index, training=True)
             loss, scaled_loss = self._task_loss(inputs, y, sample_weight, weight, predictions)
         gradients = tape.gradient(
             scaled_loss, self.trainable_variables, unconnected_gradients="zero"
@@ -402,7 +402,7 @@ class MetaLearner(keras.Model):
         return None
 
 
-def _only_task(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def only_task(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """The episode of a meta-batch of one task."""
     return {name: tensor[0] for name, tensor in inputs.items()}
 

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta.inner_rules import InnerRule, Tensors
-from tfmeta.learners.functional import BatchNorm, check_batch_size, support_batch
+from tfmeta.learners.functional import BatchNorm, check_model
 from tfmeta.learners.maml import MAML
 
 
@@ -21,9 +21,12 @@ class MetaLSTM(MAML):
     network's own variables. See `LSTMRule` for an update.
 
     Deviations from the paper and its code: as in `MAML`, batch norm's shift and scale are
-    meta-learned but do not adapt; with `inner_batch_size`, batches follow one fixed pseudo-random
-    order of the support set. The paper clips gradients and takes one episode per step: in Keras
-    that is `keras.optimizers.Adam(1e-3, global_clipnorm=0.25)` and `meta_batch_size=1`.
+    meta-learned but do not adapt. In the paper, queries are normalised by their own statistics in
+    meta-training, and at test by averages over the updates; here, in the `"support"` mode, by the
+    support set's under the last weights in both. The first stage's biases start as Keras's (forget
+    gate 1, others 0). With `inner_batch_size`, batches follow one fixed pseudo-random order. The
+    paper clips gradients and takes one episode per step: in Keras that is
+    `keras.optimizers.Adam(1e-3, global_clipnorm=0.25)` and `meta_batch_size=1`.
 
     Args:
         network: The base network, any Keras 3 model from `[N, *x]` to `[N, n_way]` logits or
@@ -39,7 +42,7 @@ class MetaLSTM(MAML):
         first_order: Whether gradient and loss are constants to the LSTM, as published.
         inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
         batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`. `"support"`, the
-            default, is what the paper does at test.
+            default, comes nearest to the paper.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
 
     Reference:
@@ -71,13 +74,12 @@ class MetaLSTM(MAML):
         batch_norm: BatchNorm = "support",
         **kwargs: Any,
     ) -> None:
-        check_batch_size(inner_batch_size)
+        check_model("network", network)
         self._options: dict[str, Any] = {
             "hidden_units": hidden_units,
             "forget_bias": tuple(forget_bias),
             "input_bias": tuple(input_bias),
         }
-        self.inner_batch_size = inner_batch_size
         super().__init__(
             network,
             inner_steps=inner_steps,
@@ -85,20 +87,16 @@ class MetaLSTM(MAML):
             first_order=first_order,
             inner_loss=inner_loss,
             batch_norm=batch_norm,
+            inner_batch_size=inner_batch_size,
             inner_rule=LSTMRule(**self._options, dtype=network.dtype_policy.variable_dtype),
             **kwargs,
         )
-
-    def _batch(
-        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        return support_batch(x, y, mask, step, self.inner_batch_size)
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         for name in ("inner_learning_rate", "inner_rule"):
             del config[name]
-        return {**config, **self._options, "inner_batch_size": self.inner_batch_size}
+        return {**config, **self._options}
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -112,7 +110,7 @@ class LSTMRule(InnerRule):
         θ_t = sigmoid(f_t) θ_{t−1} − sigmoid(i_t) ∇_t,
 
     where the gates fed back are those *before* the sigmoid, as in the paper's code (in its
-    equations, after). All weights start in U(−0.01, 0.01). Memory grows with the coordinates times
+    equations, after). Kernels start in U(−0.01, 0.01). Memory grows with the coordinates times
     the inner steps, by about 0.8 KiB each in meta-training.
 
     Args:

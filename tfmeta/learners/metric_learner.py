@@ -12,10 +12,11 @@ import tensorflow as tf
 from tfmeta.learners.adapted_model import copy_with_statistics
 from tfmeta.learners.functional import (
     BatchNorm,
-    batch_norm_layers,
     call_on_queries,
     call_on_support,
     check_batch_norm,
+    check_model,
+    normalises_together,
 )
 from tfmeta.learners.meta_learner import MetaLearner, check_labels
 
@@ -24,7 +25,8 @@ class MetricLearner(MetaLearner):
     """Base class: an encoder, the same for all tasks, and a comparison of its features.
 
     n_way is not fixed: it is the largest label of the support set plus one, so that a learner may
-    be trained with more ways than it is tested with.
+    be trained with more ways than it is tested with. The tasks of one meta-batch must have the same
+    n_way (as those of `episodes(...)` have).
 
     Args:
         encoder: Any Keras 3 model from `[N, *x]` to features.
@@ -35,13 +37,17 @@ class MetricLearner(MetaLearner):
     def __init__(
         self, encoder: keras.Model, batch_norm: BatchNorm = "transductive", **kwargs: Any
     ) -> None:
-        if not isinstance(encoder, keras.Model):
-            raise ValueError(f"encoder must be a keras.Model; got {type(encoder).__name__}.")
+        check_model("encoder", encoder)
         check_batch_norm(batch_norm)
         kwargs.setdefault("dtype", encoder.dtype_policy)
         super().__init__(**kwargs)
         self.encoder = encoder
         self.batch_norm = batch_norm
+
+    def build_if_possible(self) -> None:
+        """To call at the end of the constructor: builds what needs the encoder's shapes."""
+        if self.encoder.built and hasattr(self.encoder, "output_shape"):
+            self.build(None)
 
     def build(self, input_shape: Any) -> None:
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
@@ -125,8 +131,8 @@ class MetricLearner(MetaLearner):
         None where no plain Keras model does what this learner does, because queries are normalised
         by their own statistics, or where a subclassed encoder does not tell its shapes.
         """
-        transductive = self.batch_norm == "transductive" and batch_norm_layers(self.encoder)
-        if transductive or not hasattr(self.encoder, "input_shape"):
+        together = normalises_together(self.batch_norm, self.encoder)
+        if together or not hasattr(self.encoder, "input_shape"):
             return None
         return copy_with_statistics(self.encoder, statistics)
 
@@ -138,3 +144,8 @@ class MetricLearner(MetaLearner):
             "encoder": keras.saving.serialize_keras_object(self.encoder),
             "batch_norm": self.batch_norm,
         }
+
+
+def flat(features: tf.Tensor) -> tf.Tensor:
+    """`[N, d]`, from features `[N, *f]`."""
+    return tf.reshape(features, [tf.shape(features)[0], -1])

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfmeta.learners.adapted_model import repeated
 from tfmeta.learners.functional import BatchNorm
-from tfmeta.learners.metric_learner import MetricLearner
+from tfmeta.learners.metric_learner import MetricLearner, flat
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -55,8 +55,7 @@ class PrototypicalNetwork(MetricLearner):
             raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
         super().__init__(encoder, batch_norm, **kwargs)
         self.distance = distance
-        if encoder.built and hasattr(encoder, "output_shape"):
-            self.build(None)
+        self.build_if_possible()
 
     def adapt_task(
         self,
@@ -68,9 +67,13 @@ class PrototypicalNetwork(MetricLearner):
         """The mean feature of each class. See `MetaLearner.adapt_task`."""
         members = self.members(support_y, support_mask)
         features, statistics = self.support_features(support_x, support_mask, training)
-        sums = tf.matmul(members, _flat(features), transpose_a=True)
+        sums = tf.matmul(members, flat(features), transpose_a=True)
         counts = tf.reduce_sum(members, axis=0)[:, None]
-        return {"prototypes": tf.math.divide_no_nan(sums, counts), "statistics": statistics}
+        return {
+            "prototypes": tf.math.divide_no_nan(sums, counts),
+            "is_missing": tf.cast(counts[:, 0] == 0, self.variable_dtype),
+            "statistics": statistics,
+        }
 
     def predict_task(
         self,
@@ -81,7 +84,8 @@ class PrototypicalNetwork(MetricLearner):
     ) -> tf.Tensor:
         """Logits by distance. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
-        return self._logits(_flat(features), state["prototypes"])
+        # A class without examples is never predicted.
+        return self._logits(flat(features), state["prototypes"]) - 1e9 * state["is_missing"]
 
     def _logits(self, features: Any, prototypes: Any) -> Any:
         """`[Q, n_way]`, from features `[Q, d]` and prototypes `[n_way, d]` or `[Q, n_way, d]`."""
@@ -103,7 +107,3 @@ class PrototypicalNetwork(MetricLearner):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "distance": self.distance}
-
-
-def _flat(features: tf.Tensor) -> tf.Tensor:
-    return tf.reshape(features, [tf.shape(features)[0], -1])

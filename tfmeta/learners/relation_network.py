@@ -14,6 +14,8 @@ from tfmeta.learners.functional import (
     batch_norm_layers,
     call_on_queries,
     call_on_support,
+    check_model,
+    normalises_together,
 )
 from tfmeta.learners.metric_learner import MetricLearner
 
@@ -26,7 +28,8 @@ class RelationNetwork(MetricLearner):
     the squared error of these to one-hot labels.
 
     Deviations from the paper's code: convolutions have no bias (see `relation_encoder`), and the
-    images need not be standardised, because the first batch norm undoes any affine change of them.
+    images are not standardised: behind a convolution without padding, batch norm undoes a positive
+    scale and a shift of them (up to its epsilon).
 
     Args:
         encoder: The embedding module, any Keras 3 model from `[N, *x]` to features, such as
@@ -65,14 +68,11 @@ class RelationNetwork(MetricLearner):
         batch_norm: BatchNorm = "transductive",
         **kwargs: Any,
     ) -> None:
-        if relation_module is not None and not isinstance(relation_module, keras.Model):
-            raise ValueError(
-                f"relation_module must be a keras.Model; got {type(relation_module).__name__}."
-            )
+        if relation_module is not None:
+            check_model("relation_module", relation_module)
         super().__init__(encoder, batch_norm, **kwargs)
         self.relation_module = relation_module
-        if encoder.built and hasattr(encoder, "output_shape"):
-            self.build(None)
+        self.build_if_possible()
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
         if self.relation_module is None:
@@ -82,8 +82,17 @@ class RelationNetwork(MetricLearner):
                     f"encoder's features have shape {feature_shape}: give a relation_module=."
                 )
             self.relation_module = published_relation_module(feature_shape)
-        if not self.relation_module.built:
-            self.relation_module(keras.Input((*feature_shape[:-1], 2 * feature_shape[-1])))
+        pair_shape = (*feature_shape[:-1], 2 * feature_shape[-1])
+        try:
+            shape = self.relation_module(keras.Input(pair_shape)).shape
+        except ValueError as error:
+            raise ValueError(
+                f"relation_module must take pairs of features {pair_shape}: {error}"
+            ) from error
+        if tuple(shape) != (None, 1):
+            raise ValueError(
+                f"relation_module must return one score [N, 1] per pair; got {tuple(shape)}."
+            )
 
     def default_loss(self) -> keras.losses.Loss:
         return OneHotSquaredError()
@@ -99,7 +108,12 @@ class RelationNetwork(MetricLearner):
         members = self.members(support_y, support_mask)
         features, statistics = self.support_features(support_x, support_mask, training)
         classes = tf.tensordot(members, features, axes=[[0], [0]])
-        state = {"classes": classes, "statistics": statistics, "relation_statistics": []}
+        state = {
+            "classes": classes,
+            "is_there": tf.reduce_max(members, axis=0),
+            "statistics": statistics,
+            "relation_statistics": [],
+        }
         if self.batch_norm == "support" and batch_norm_layers(self.relation_module):
             _, state["relation_statistics"] = call_on_support(
                 self.relation_module,
@@ -127,13 +141,14 @@ class RelationNetwork(MetricLearner):
             mask=_per_pair(query_mask, state["classes"]),
             training=training,
         )
-        return tf.reshape(scores, [tf.shape(features)[0], tf.shape(state["classes"])[0]])
+        scores = tf.reshape(scores, [tf.shape(features)[0], tf.shape(state["classes"])[0]])
+        # A class without examples is never predicted.
+        return tf.cast(scores, self.variable_dtype) * state["is_there"]
 
     def adapted_model(self, state: dict[str, Any]) -> keras.Model:
         """A plain Keras model: copies of both modules, and the classes' features."""
         encoder = self.task_encoder(state["statistics"])
-        transductive = self.batch_norm == "transductive" and batch_norm_layers(self.relation_module)
-        if encoder is None or transductive:
+        if encoder is None or normalises_together(self.batch_norm, self.relation_module):
             return super().adapted_model(state)
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = encoder(x)

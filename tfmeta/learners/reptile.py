@@ -7,9 +7,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.functional import BatchNorm, check_batch_size, support_batch
+from tfmeta.learners.functional import BatchNorm
 from tfmeta.learners.maml import MAML, State
-from tfmeta.learners.meta_learner import _only_task
+from tfmeta.learners.meta_learner import only_task
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -24,8 +24,10 @@ class Reptile(MAML):
 
     Batch norm's shift and scale adapt like all other weights, as in the paper's code.
 
-    Deviation from the paper: each inner step takes its examples from a fixed pseudo-random order
-    of the support set, from which every example is drawn once before any is drawn again.
+    Deviations from the paper's code: mini-batches follow one fixed pseudo-random order of the
+    support set, again and again; the inner optimizer's memory (Adam's second moments) starts at
+    zero in each task, where the code carries it from task to task. The network's regularisers do
+    not act in the inner loop, and so not at all.
 
     Args:
         network: The base network; see `tfmeta.MAML`.
@@ -75,10 +77,9 @@ class Reptile(MAML):
             inner_loss=inner_loss,
             batch_norm=batch_norm,
             inner_rule=inner_rule,
+            inner_batch_size=inner_batch_size,
             **kwargs,
         )
-        check_batch_size(inner_batch_size)
-        self.inner_batch_size = inner_batch_size
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -92,16 +93,11 @@ class Reptile(MAML):
         weights = self.network.trainable_variables
         return weights, [True for _ in weights]
 
-    def _batch(
-        self, x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int
-    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
-        return support_batch(x, y, mask, step, self.inner_batch_size)
-
     def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:
         """`[T]`: all tasks count alike, whatever the loss that is only reported."""
         return tf.fill([n_tasks], 1 / tf.cast(n_tasks, keras.backend.floatx()))
 
-    def _task_gradients(
+    def task_gradients(
         self,
         inputs: dict[str, tf.Tensor],
         y: tf.Tensor,
@@ -119,14 +115,16 @@ class Reptile(MAML):
             )
             return state, tf.cast(predictions, self.variable_dtype)
 
-        (state, predictions), updates = self._run_task(_only_task(inputs), index, True, run)
+        (state, predictions), updates = self._run_task(only_task(inputs), index, True, run)
         loss, _ = self._task_loss(inputs, y, sample_weight, weight, predictions)
-        # An optimizer that scales losses divides what it gets by the scale.
+        # An optimizer that scales losses divides what it gets by the scale, and under a strategy it
+        # sums over the replicas.
         share = self.optimizer.scale_loss(weight)
+        share /= tf.distribute.get_strategy().num_replicas_in_sync
         pairs = zip(self.trainable_variables, state["trainable"], strict=True)
         return loss, [(v - w) * tf.cast(share, w.dtype) for v, w in pairs], predictions, updates
 
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         del config["first_order"]
-        return {**config, "inner_batch_size": self.inner_batch_size}
+        return config
