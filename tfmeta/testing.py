@@ -427,8 +427,13 @@ def _check_meta_batch_size(case: Case) -> None:
     """
     episodes, learner = _episodes(case), _compiled(case)
     together = _predictions(learner, episodes[0])
-    start = _state(learner)
+    start, iterations = _state(learner), learner.optimizer.iterations
     alone = []
+
+    def restore() -> None:
+        for variable, value in [*start, (iterations, 0)]:
+            variable.assign(value)
+
     for t in range(N_TASKS):
         task = _take_tasks(episodes, [t])
         _equal(
@@ -437,8 +442,7 @@ def _check_meta_batch_size(case: Case) -> None:
             f"task {t} is predicted otherwise beside other tasks",
         )
         alone.append(_train(learner, task))
-        for variable, value in start:
-            variable.assign(value)
+        restore()
     if _is_sum(learner.loss):
         return
     floating = [np.issubdtype(v.numpy().dtype, np.floating) for v in learner.weights]

@@ -207,7 +207,7 @@ def test_the_file_of_an_interrupted_run_resumes_the_schedules(tmp_path):
 
 
 def test_an_inner_loop_without_steps_is_refused():
-    with pytest.raises(ValueError, match="inner_steps must be at least 1; got 0"):
+    with pytest.raises(ValueError, match="inner_steps must be an integer ≥ 1; got 0"):
         learner_of(steps=0)
 
 

@@ -27,6 +27,7 @@ class AdaptedModel(keras.Model):
     """
 
     def __init__(self, learner: MetaLearner, state: Any, **kwargs: Any) -> None:
+        kwargs.setdefault("dtype", learner.variable_dtype)
         super().__init__(**kwargs)
         self.learner = learner
         self.supports_jit = False

@@ -64,6 +64,14 @@ class MetaLearner(keras.Model):
         self.supports_jit = False
         self._adapt_function: Any = None
 
+    @property
+    def compute_dtype(self) -> str:
+        """That of the variables: under a mixed policy the networks cast by themselves.
+
+        Else Keras would hand out all variables in half precision, and weights would adapt in it.
+        """
+        return str(self.variable_dtype)
+
     # === What a learner supplies ===
 
     def adapt_task(

@@ -176,8 +176,8 @@ class OneHotSquaredError(keras.losses.Loss):
 
     Example:
 
-    >>> OneHotSquaredError()([[1]], [[[0.0, 0.5, 1.0]]]).numpy().round(4)
-    np.float32(0.4167)
+    >>> round(float(OneHotSquaredError()([[1]], [[[0.0, 0.5, 1.0]]])), 4)
+    0.4167
     """
 
     def __init__(self, **kwargs: Any) -> None:
