@@ -186,6 +186,7 @@ class OneHotSquaredError(keras.losses.Loss):
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
         """`[…]`, from labels `[…]` and scores `[…, n_way]`."""
+        y_pred = tf.convert_to_tensor(y_pred)
         labels = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
         return tf.reduce_mean(tf.square(y_pred - labels), axis=-1)
 
