@@ -203,22 +203,9 @@ class MAML(MetaLearner):
         """The task's weights after 0, 1, …, `inner_steps` inner steps."""
         self._check_steps(inner_steps)
         support = support_x, support_y, support_mask
-        return self._states(*support, inner_steps, False, self.first_order)
-
-    def _states(
-        self,
-        support_x: tf.Tensor,
-        support_y: tf.Tensor,
-        support_mask: tf.Tensor | None,
-        steps: int,
-        training: bool,
-        first_order: bool,
-    ) -> list[State]:
-        """The states after 0, 1, …, `steps` inner steps, ready for `predict_task`."""
-        support = support_x, support_y, support_mask
         return [
-            self._with_statistics(state, support_x, support_mask, training)
-            for state in self._descend(*support, steps, training, first_order)
+            self._with_statistics(state, support_x, support_mask, training=False)
+            for state in self._descend(*support, inner_steps, False, self.first_order)
         ]
 
     def _descend(

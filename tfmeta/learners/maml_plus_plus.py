@@ -113,25 +113,16 @@ class MAMLPlusPlus(MAML):
 
         def run(multi_step: bool, first_order: bool) -> Any:
             def predictions_by_step(episode: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-                states = self._states(
-                    episode["support_x"],
-                    episode["support_y"],
-                    episode.get("support_mask"),
-                    self.inner_steps,
-                    training,
-                    first_order,
-                )
-                return tf.stack(
-                    [
-                        tf.cast(
-                            self.predict_task(
-                                state, episode["query_x"], episode.get("query_mask"), training
-                            ),
-                            self.variable_dtype,
-                        )
-                        for state in (states[1:] if multi_step else states[-1:])
-                    ]
-                )
+                x, y, mask = (episode.get(f"support_{name}") for name in ("x", "y", "mask"))
+                states = list(self._descend(x, y, mask, self.inner_steps, training, first_order))
+                query = episode["query_x"], episode.get("query_mask")
+                predictions = [
+                    self.predict_task(
+                        self._with_statistics(state, x, mask, training), *query, training
+                    )
+                    for state in (states[1:] if multi_step else states[-1:])
+                ]
+                return tf.cast(tf.stack(predictions), self.variable_dtype)
 
             with tf.GradientTape() as tape:
                 by_step, updates = self._run_task(

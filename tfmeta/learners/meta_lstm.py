@@ -111,7 +111,7 @@ class LSTMRule(InnerRule):
 
     where the gates fed back are those *before* the sigmoid, as in the paper's code (in its
     equations, after). Kernels start in U(−0.01, 0.01). Memory grows with the coordinates times
-    the inner steps, by about 0.8 KiB each in meta-training.
+    the inner steps, by about 0.9 KiB each in meta-training.
 
     Args:
         hidden_units: Hidden units of the first stage.
