@@ -21,16 +21,6 @@ def same_numbers_in_any_order_of_tests():
     RNG.bit_generator.state = np.random.default_rng(0).bit_generator.state
 
 
-@pytest.fixture
-def float64():
-    """Keras's losses, too, compute in its default float type."""
-    for dtype in ("float64", "float32"):
-        keras.config.set_floatx(dtype)
-        keras.config.set_dtype_policy(dtype)
-        if dtype == "float64":
-            yield
-
-
 def randomise(model):
     """Random weights, except that variances and scales stay positive."""
     for variable in model.variables:
