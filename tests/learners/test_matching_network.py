@@ -128,6 +128,16 @@ def test_two_classes_by_hand():
 
 
 @pytest.mark.usefixtures("float64")
+def test_the_temperature_divides_the_cosines():
+    x, y = np.array([[3.0, 0.0], [0.0, 2.0]]), np.array([0, 1])
+    model = identity_learner(temperature=0.1).adapt(x, y)
+    # The cosines are 0.6 and 0.8.
+    p = np.array([np.exp(6), np.exp(8)]) / (np.exp(6) + np.exp(8))
+    logits = model(np.array([[3.0, 4.0]])).numpy()
+    np.testing.assert_allclose(logits, np.log([p + 1e-7]), rtol=1e-14)
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_class_without_attention_has_a_finite_logit():
     state = {
         "support": np.eye(2),
@@ -244,6 +254,7 @@ def test_meta_gradient_is_the_finite_difference_of_the_equations(steps):
     [
         ({"processing_steps": 0}, "processing_steps must be an integer ≥ 1; got 0"),
         ({"processing_steps": 2.5}, "processing_steps must be an integer ≥ 1; got 2.5"),
+        ({"temperature": 0}, "temperature must be > 0; got 0"),
         ({"batch_norm": None}, 'must be "transductive", "support" or "running"; got None'),
         ({"encoder": "conv4"}, "encoder must be a keras.Model; got str"),
     ],

@@ -33,14 +33,17 @@ class MatchingNetwork(MetricLearner):
             through a bidirectional LSTM, and those of a query, too, through an LSTM that attends
             to it. The support set's order then matters.
         processing_steps: Steps K of the attending LSTM.
+        temperature: What cosines are divided by before the attention's softmax, > 0. As published,
+            1 bounds the attention: the one right example among 5 gets at most 65 %, of features
+            that are not negative 40 %. Less sharpens it, and trains faster.
         batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
 
     Reference:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot
         Learning, https://arxiv.org/abs/1606.04080. Equation (1): ŷ = Σ_i a(x, x_i) y_i, with the
-        attention a = softmax_i cos(f(x), g(x_i)) of section 2.1.1; full-context embeddings:
-        equations (2) to (6), and (7) of the appendix.
+        attention a = softmax_i cos(f(x), g(x_i)) of section 2.1.1, there without a temperature;
+        full-context embeddings: equations (2) to (6), and (7) of the appendix.
 
     Example:
 
@@ -59,13 +62,17 @@ class MatchingNetwork(MetricLearner):
         encoder: keras.Model,
         full_context: bool = False,
         processing_steps: int = 5,
+        temperature: float = 1.0,
         batch_norm: BatchNorm = "transductive",
         **kwargs: Any,
     ) -> None:
         check_integer("processing_steps", processing_steps, 1)
+        if not temperature > 0:
+            raise ValueError(f"temperature must be > 0; got {temperature}.")
         super().__init__(encoder, batch_norm, **kwargs)
         self.full_context = full_context
         self.processing_steps = processing_steps
+        self.temperature = temperature
         self.build_if_possible()
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
@@ -127,9 +134,8 @@ class MatchingNetwork(MetricLearner):
         if cell is not None:
             features = self._in_context(features, support, cell, attend)
         normalised = keras.ops.normalize(features, axis=-1)[:, None]
-        attention = attend(
-            keras.ops.sum(normalised * keras.ops.normalize(support, axis=-1), axis=-1)
-        )
+        cosines = keras.ops.sum(normalised * keras.ops.normalize(support, axis=-1), axis=-1)
+        attention = attend(cosines / self.temperature)
         if "targets" in state:
             return keras.ops.tensordot(attention, state["targets"], axes=[[1], [0]])
         return keras.ops.log(keras.ops.matmul(attention, state["labels"]) + 1e-7)
@@ -173,5 +179,9 @@ class MatchingNetwork(MetricLearner):
         return keras.Model(x, outputs)
 
     def get_config(self) -> dict[str, Any]:
-        options = {"full_context": self.full_context, "processing_steps": self.processing_steps}
-        return {**super().get_config(), **options}
+        return {
+            **super().get_config(),
+            "full_context": self.full_context,
+            "processing_steps": self.processing_steps,
+            "temperature": self.temperature,
+        }
