@@ -9,7 +9,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.meta_learner import PARALLEL_TASKS, MetaLearner
+from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.threads import tasks_at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,7 +138,7 @@ def evaluate(
             lambda episode: one_task(episode, inner_steps),
             inputs,
             fn_output_signature=learner.variable_dtype,
-            parallel_iterations=PARALLEL_TASKS,
+            parallel_iterations=tasks_at_once(),
         )
         return predictions, by_step
 

@@ -79,8 +79,9 @@ class SGD(InnerRule):
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
     ) -> tuple[Tensors, Any]:
-        rate = self.inner_learning_rate
-        return [w - rate * g for w, g in zip(weights, gradients, strict=True)], memory
+        # Adding saves a negation, forward and backward, of what subtracting gives.
+        factor = -self.inner_learning_rate
+        return [w + factor * g for w, g in zip(weights, gradients, strict=True)], memory
 
 
 @keras.saving.register_keras_serializable("tfmeta")

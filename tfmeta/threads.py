@@ -28,3 +28,11 @@ def configure_threads(n_threads: int | None = None) -> None:
             "TensorFlow fixes its threads at its first operation: call "
             "tfmeta.configure_threads() before building models or data."
         ) from error
+
+
+def tasks_at_once() -> int:
+    """Tasks to have in flight: one for each thread, and one more, so that none waits.
+
+    Each costs the memory of its activations.
+    """
+    return 1 + (tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count() or 1)

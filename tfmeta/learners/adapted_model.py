@@ -36,12 +36,15 @@ class AdaptedModel(keras.Model):
         self._state = [
             self.add_weight(
                 shape=leaf.shape,
+                initializer="zeros",
                 dtype=leaf.dtype,
                 name=f"state_{i}",
                 trainable=tf.as_dtype(leaf.dtype).is_floating,
             )
             for i, leaf in enumerate(keras.tree.flatten(state))
         ]
+        # All weights exist: Keras need not call the model once to make them.
+        self.built = True
 
     @classmethod
     def from_state(cls, learner: MetaLearner, state: Any) -> AdaptedModel:
@@ -53,9 +56,6 @@ class AdaptedModel(keras.Model):
         for weight, value in zip(model._state, keras.tree.flatten(state), strict=True):
             weight.assign(value)
         return model
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing to do: all weights exist from the start."""
 
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""

@@ -15,6 +15,7 @@ from tfmeta.learners.functional import (
     call_on_support,
     check_model,
     normalises_together,
+    outputs_shape,
 )
 from tfmeta.learners.maml import MAML, State
 from tfmeta.learners.meta_learner import MetaLearner
@@ -153,7 +154,8 @@ class ANIL(MAML):
         )
 
     def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
-        return int(self.network(self.encoder(keras.Input(example_shape))).shape[-1])
+        features_shape = outputs_shape(self.encoder, example_shape)
+        return outputs_shape(self.network, features_shape)[-1]
 
     def adapted_model(self, state: State) -> keras.Model:
         """A plain Keras model: a copy of the body, and the task's head."""

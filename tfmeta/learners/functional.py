@@ -10,10 +10,17 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tfmeta import ops
+
 Normalization = Literal["batch", "update", "replace", "moving"]
 
 # How the batch-norm layers of a learner normalise; the one choice that all learners offer.
 BatchNorm = Literal["transductive", "support", "running"]
+
+
+# Convolutions are computed from patches if these stay in a core's own cache, as they come to be
+# read several times; beyond that, TensorFlow's kernels are faster (docs/performance.md).
+MOST_PATCH_BYTES = 2**20
 
 
 def check_batch_norm(batch_norm: Any) -> None:
@@ -48,6 +55,13 @@ def check_integer(name: str, value: Any, minimum: int) -> None:
     """Raises a ValueError if it is no integer of at least this size."""
     if not isinstance(value, numbers.Integral) or value < minimum:
         raise ValueError(f"{name} must be an integer ≥ {minimum}; got {value!r}.")
+
+
+def outputs_shape(network: keras.Model, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of a network's output for one example."""
+    if hasattr(network, "output_shape"):
+        return tuple(network.output_shape[1:])
+    return tuple(network(keras.Input(example_shape)).shape[1:])
 
 
 def call_network(
@@ -88,6 +102,7 @@ def call_network(
         keras.StatelessScope(state_mapping=mapping) as scope,
         _twice_differentiable_moments(),
         _batch_norm(network, normalization, mask),
+        _fast_convolution(network),
     ):
         outputs = network(x, training=training)
     return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
@@ -216,9 +231,10 @@ def _batch_norm(
         def call(inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
             x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
             axis = layer.axis % x.shape.rank
-            if normalization == "moving":
-                mean, variance = layer.moving_mean, layer.moving_variance
-            else:
+            by_own = normalization != "moving"
+            fast = by_own and example_mask is None and axis == x.shape.rank - 1 and _on_cpu()
+            mean, variance = layer.moving_mean, layer.moving_variance
+            if by_own and not (fast and normalization == "batch"):
                 mean, variance = _moments(x, axis, example_mask)
                 decay = {"batch": 1.0, "update": layer.momentum, "replace": 0.0}[normalization]
                 for average, value in (
@@ -227,8 +243,12 @@ def _batch_norm(
                 ):
                     if decay < 1:
                         average.assign(decay * average + (1 - decay) * value)
-            outputs = keras.ops.batch_normalization(
-                x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+            outputs = (
+                _normalize(layer, x)
+                if fast
+                else keras.ops.batch_normalization(
+                    x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+                )
             )
             return tf.cast(outputs, layer.compute_dtype)
 
@@ -245,6 +265,50 @@ def _batch_norm(
     finally:
         for layer in layers:
             del vars(layer)["call"]
+
+
+def _normalize(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
+    """What the layer makes of `x` by its own statistics."""
+    beta = None if layer.beta is None else tf.cast(layer.beta, x.dtype)
+    if layer.gamma is None:
+        return ops.normalize(x, beta, layer.epsilon)
+    outputs = ops.normalize(x, None, layer.epsilon) * tf.cast(layer.gamma, x.dtype)
+    return outputs if beta is None else outputs + beta
+
+
+def _on_cpu() -> bool:
+    return not tf.config.list_logical_devices("GPU")
+
+
+@contextlib.contextmanager
+def _fast_convolution(network: keras.Model) -> Iterator[None]:
+    """While it is open, the network's `Conv2D` layers use `ops.conv2d` where that is faster."""
+
+    def bind(layer: keras.layers.Conv2D) -> Any:
+        def convolution_op(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+            options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
+            if ops.patches_size(inputs, layer.kernel_size, *options) > MOST_PATCH_BYTES:
+                return type(layer).convolution_op(layer, inputs, kernel)
+            return ops.conv2d(inputs, tf.convert_to_tensor(kernel), *options)
+
+        return convolution_op
+
+    layers = [
+        layer
+        for layer in network._flatten_layers()
+        if isinstance(layer, keras.layers.Conv2D)
+        and type(layer).convolution_op is keras.layers.Conv2D.convolution_op
+        and layer.groups == 1
+        and layer.data_format == "channels_last"
+        and _on_cpu()
+    ]
+    for layer in layers:
+        vars(layer)["convolution_op"] = bind(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del vars(layer)["convolution_op"]
 
 
 def _moments(x: tf.Tensor, axis: int, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:

@@ -23,6 +23,7 @@ from tfmeta.learners.functional import (
     check_model,
     mean_loss,
     normalises_together,
+    outputs_shape,
     support_batch,
     values_of,
 )
@@ -318,7 +319,7 @@ class MAML(MetaLearner):
         return super().adapt(support_x, support_y, class_names)
 
     def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
-        return int(self.network(keras.Input(example_shape)).shape[-1])
+        return outputs_shape(self.network, example_shape)[-1]
 
     def adapted_model(self, state: State) -> keras.Model:
         """A copy of the network with the task's weights, where Keras can copy and normalise so.

@@ -10,12 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.adapted_model import AdaptedModel, copy_model
+from tfmeta.threads import tasks_at_once
 
 REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
 OPTIONAL_INPUTS = ("support_mask", "query_mask")
-
-# Tasks that may be in flight at once. Enough to keep a few cores busy; each costs its activations.
-PARALLEL_TASKS = 4
 
 # Tasks draw their dropout masks from seeds this far apart, so that no two layers' seeds collide.
 SEED_STRIDE = 1_000_003
@@ -129,7 +127,7 @@ class MetaLearner(keras.Model):
                 self.variable_dtype,
                 [v.dtype for v in self._task_variables(training)],
             ),
-            parallel_iterations=None if tf.executing_eagerly() else PARALLEL_TASKS,
+            parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
         )
         self._commit(
             [
@@ -205,7 +203,7 @@ class MetaLearner(keras.Model):
                 ],
                 tf.TensorArray(self.variable_dtype, size=n_tasks),
             ),
-            parallel_iterations=PARALLEL_TASKS,
+            parallel_iterations=tasks_at_once(),
         )
         self._commit(updates, training=True)
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))

@@ -1,0 +1,136 @@
+"""Batch normalisation whose second derivative takes a few passes over the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tensor:
+    """Shifts and scales each channel to variance 1 and a given mean over all other axes.
+
+    It can be differentiated twice, which is what meta-learning needs, and no further.
+
+    Args:
+        x: `[…, channels]`, of rank 2 or more, channels static.
+        offset: `[channels]`, the mean to give; None for 0.
+        epsilon: Added to the variance.
+
+    Returns:
+        Like `x`: (x − μ) r + offset, with μ and r = 1 / √(variance + ε) of each channel.
+
+    Example:
+
+    >>> normalize(tf.constant([[1.0, 5.0], [3.0, 5.0]]), None, 1e-6).numpy().round(3)
+    array([[-1.,  0.],
+           [ 1.,  0.]], dtype=float32)
+    """
+    n_channels = x.shape[-1]
+    offset = tf.zeros([n_channels], x.dtype) if offset is None else offset
+    if x.shape.rank == 4:
+        return _normalize(x, offset, epsilon)
+    rows = tf.reshape(x, [-1, 1, 1, n_channels])
+    return tf.reshape(_normalize(rows, offset, epsilon), tf.shape(x))
+
+
+def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
+    """With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
+
+    - backward, from g: to x, r (g − ⟨g⟩ − ⟨g ŷ⟩ ŷ); to the offset, n ⟨g⟩;
+    - backward of that, from u and v: to g the same of u, for the operation is its own transpose,
+      and v; to x −r² (⟨g ŷ⟩ (u − ⟨u⟩) + ⟨u ŷ⟩ (g − ⟨g⟩) + (⟨u g⟩ − ⟨u⟩⟨g⟩ − 3 ⟨u ŷ⟩⟨g ŷ⟩) ŷ).
+    """
+    kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
+    n_channels = x.shape[-1]
+    n_rows = tf.cast(tf.size(x) // n_channels, x.dtype)
+
+    @tf.custom_gradient
+    def forward(x: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        y, saved = kernels.forward(x, offset)
+
+        @tf.custom_gradient
+        def backward(g: tf.Tensor, x: tf.Tensor) -> tuple[Any, Any]:
+            dx, sum_g, sum_gy = kernels.backward(g, x, saved)
+
+            def backward_of_backward(u: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+                dg, sum_u, sum_uy = kernels.backward(u, x, saved)
+                sum_ug = tf.reduce_sum(tf.reshape(u * g, [-1, n_channels]), axis=0)
+                factor = -tf.square(kernels.scale(saved, n_rows)) / n_rows
+                by_u, by_g = factor * sum_gy, factor * sum_uy
+                products = sum_u * sum_g + 3 * sum_uy * sum_gy
+                by_y = factor * (sum_ug - products / n_rows)
+                constant = (by_u * sum_u + by_g * sum_g) / n_rows + by_y * offset
+                to_x = tf.add_n([by_u * u, by_g * g, by_y * y]) - constant
+                return _last(dg + v), _last(to_x)
+
+            return (dx, sum_g), backward_of_backward
+
+        return y, lambda g: backward(g, x)
+
+    return forward(x, offset)
+
+
+def _last(x: tf.Tensor) -> tf.Tensor:
+    """The same; a third derivative raises an error, where it would be wrong without notice."""
+    message = "tfmeta.ops.normalize has no third derivative."
+    return tf.raw_ops.PreventGradient(input=x, message=message)
+
+
+class _Fused:
+    """TensorFlow's own kernels, each one operation; for float32."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.options: dict[str, Any] = {"epsilon": epsilon, "is_training": True}
+
+    def forward(self, x: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        none = tf.zeros([0])
+        saved = tf.raw_ops.FusedBatchNormV3(
+            x=x,
+            scale=tf.ones([x.shape[-1]]),
+            offset=offset,
+            mean=none,
+            variance=none,
+            **self.options,
+        )
+        return saved.y, saved
+
+    def backward(self, g: tf.Tensor, x: tf.Tensor, saved: Any) -> tuple[tf.Tensor, ...]:
+        gradients = tf.raw_ops.FusedBatchNormGradV3(
+            y_backprop=g,
+            x=x,
+            scale=tf.ones([x.shape[-1]]),
+            reserve_space_1=saved.reserve_space_1,
+            reserve_space_2=saved.reserve_space_2,
+            reserve_space_3=saved.reserve_space_3,
+            **self.options,
+        )
+        return gradients.x_backprop, gradients.offset_backprop, gradients.scale_backprop
+
+    def scale(self, saved: Any, n_rows: tf.Tensor) -> tf.Tensor:
+        # The kernel gives the unbiased variance, which it takes for that of n - 1 ≥ 1 rows.
+        variance = saved.batch_variance * ((n_rows - 1) / n_rows)
+        return tf.math.rsqrt(variance + self.options["epsilon"])
+
+
+class _Plain:
+    """The same in elementary operations, for all other types."""
+
+    def __init__(self, epsilon: float) -> None:
+        self.epsilon = epsilon
+
+    def forward(self, x: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        mean = tf.reduce_mean(x, [0, 1, 2])
+        variance = tf.reduce_mean(tf.square(x - mean), [0, 1, 2])
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        return (x - mean) * scale + offset, (mean, scale)
+
+    def backward(self, g: tf.Tensor, x: tf.Tensor, saved: Any) -> tuple[tf.Tensor, ...]:
+        mean, scale = saved
+        y = (x - mean) * scale
+        sum_g, sum_gy = tf.reduce_sum(g, [0, 1, 2]), tf.reduce_sum(g * y, [0, 1, 2])
+        n_rows = tf.cast(tf.size(x) // x.shape[-1], x.dtype)
+        return scale * (g - sum_g / n_rows - y * (sum_gy / n_rows)), sum_g, sum_gy
+
+    def scale(self, saved: Any, n_rows: tf.Tensor) -> tf.Tensor:
+        return saved[1]
