@@ -79,7 +79,7 @@ class SGD(InnerRule):
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
     ) -> tuple[Tensors, Any]:
-        # Adding saves a negation, forward and backward, of what subtracting gives.
+        # The gradient of a subtraction has a negation, one more pass over all weights.
         factor = -self.inner_learning_rate
         return [w + factor * g for w, g in zip(weights, gradients, strict=True)], memory
 

@@ -21,7 +21,7 @@ def configure_threads(n_threads: int | None = None) -> None:
         RuntimeError: If TensorFlow has already started.
     """
     try:
-        tf.config.threading.set_inter_op_parallelism_threads(n_threads or os.cpu_count() or 1)
+        tf.config.threading.set_inter_op_parallelism_threads(n_threads or n_cores())
         tf.config.threading.set_intra_op_parallelism_threads(1)
     except RuntimeError as error:
         raise RuntimeError(
@@ -30,9 +30,23 @@ def configure_threads(n_threads: int | None = None) -> None:
         ) from error
 
 
-def tasks_at_once() -> int:
-    """Tasks to have in flight: one for each thread, and one more, so that none waits.
+def only_cpu() -> bool:
+    """Whether TensorFlow sees no device but CPUs."""
+    return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
-    Each costs the memory of its activations.
+
+def tasks_at_once() -> int:
+    """Tasks to have in flight. Each costs the memory of its activations.
+
+    On a CPU one for each thread, and one more, so that none waits; on other devices a few.
     """
-    return 1 + (tf.config.threading.get_inter_op_parallelism_threads() or os.cpu_count() or 1)
+    if not only_cpu():
+        return 4
+    return 1 + (tf.config.threading.get_inter_op_parallelism_threads() or n_cores())
+
+
+def n_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

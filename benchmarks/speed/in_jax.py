@@ -1,4 +1,8 @@
-"""The work done by JAX: `vmap` and `lax.map` over tasks, convolutions as patches and products."""
+"""The work done by JAX: `vmap` and `lax.map` over tasks.
+
+XLA's own convolution is many times slower than patches and products under `vmap`, where it gets a
+kernel per task, on a CPU; under `lax.map` both are timed.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +19,13 @@ from work import Work
 from worker import serve, timed
 
 
-def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    """As `padding="same"`. XLA's own is many times slower with weights per task on a CPU."""
+def native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    return lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     places = [-(-n // stride) for n in x.shape[1:3]]
     total = [max((p - 1) * stride + 3 - n, 0) for p, n in zip(places, x.shape[1:3], strict=True)]
     x = jnp.pad(x, [(0, 0), *[(t // 2, t - t // 2) for t in total], (0, 0)])
@@ -32,7 +41,9 @@ def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def conv4(work: Work, weights: list[jax.Array], x: jax.Array) -> jax.Array:
+def conv4(
+    work: Work, convolution: Callable[..., Any], weights: list[jax.Array], x: jax.Array
+) -> jax.Array:
     for block in range(4):
         kernel, beta = weights[2 * block : 2 * block + 2]
         x = convolution(x, kernel, 1 if work.max_pool else 2)
@@ -50,7 +61,13 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
     return optax.softmax_cross_entropy_with_integer_labels(logits, y).mean()
 
 
-def adapted(work: Work, weights: list[jax.Array], x: jax.Array, y: jax.Array) -> list[jax.Array]:
+def adapted(
+    work: Work,
+    convolution: Callable[..., Any],
+    weights: list[jax.Array],
+    x: jax.Array,
+    y: jax.Array,
+) -> list[jax.Array]:
     fast, rates = list(weights[:10]), weights[10:]
     places = [0, 2, 4, 6, 8, 9]
 
@@ -58,7 +75,7 @@ def adapted(work: Work, weights: list[jax.Array], x: jax.Array, y: jax.Array) ->
         whole = list(fast)
         for place, value in zip(places, values, strict=True):
             whole[place] = value
-        return cross_entropy(conv4(work, whole, x), y)
+        return cross_entropy(conv4(work, convolution, whole, x), y)
 
     for _ in range(work.inner_steps):
         gradients = jax.grad(loss)([fast[p] for p in places])
@@ -70,13 +87,15 @@ def adapted(work: Work, weights: list[jax.Array], x: jax.Array, y: jax.Array) ->
     return fast
 
 
-def prepare(work: Work, over_tasks: Callable[..., Any]) -> Any:
+def prepare(
+    work: Work, over_tasks: Callable[..., Any], convolution: Callable[..., Any] = by_patches
+) -> Any:
     data = {name: jnp.asarray(a) for name, a in work.episodes().items()}
     weights = [jnp.asarray(w) for w in work.weights()]
 
     def predict_task(weights: Any, task: dict[str, jax.Array]) -> jax.Array:
-        fast = adapted(work, weights, task["support_x"], task["support_y"])
-        return conv4(work, fast, task["query_x"])
+        fast = adapted(work, convolution, weights, task["support_x"], task["support_y"])
+        return conv4(work, convolution, fast, task["query_x"])
 
     if work.task != "train":
         predict = jax.jit(lambda w, d: over_tasks(lambda t: predict_task(w, t), d))
@@ -127,7 +146,7 @@ def all_at_once(function: Callable[..., Any], data: Any) -> Any:
 
 
 def describe() -> dict[str, Any]:
-    return {"jax": jax.__version__}
+    return {"jax": jax.__version__, "optax": optax.__version__}
 
 
 if __name__ == "__main__":
@@ -135,6 +154,7 @@ if __name__ == "__main__":
         {
             "JAX, vmap": lambda work: prepare(work, all_at_once),
             "JAX, lax.map": lambda work: prepare(work, each),
+            "JAX, lax.map, native convolution": lambda work: prepare(work, each, native),
         },
         describe,
     )

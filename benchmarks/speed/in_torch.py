@@ -35,15 +35,27 @@ def same_as_keras(x: torch.Tensor, stride: int) -> torch.Tensor:
     return F.pad(x, (left, right, top, bottom))
 
 
-def conv4(work: Work, weights: list[torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+def native(x: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.Tensor:
+    if stride == 1 or x.shape[-1] % 2:
+        return F.conv2d(x, kernel, stride=stride, padding=1)
+    return F.conv2d(same_as_keras(x, stride), kernel, stride=stride)
+
+
+def by_patches(x: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.Tensor:
+    places = [-(-n // stride) for n in x.shape[-2:]]
+    patches = F.unfold(same_as_keras(x, stride), 3, stride=stride)
+    return (kernel.flatten(1) @ patches).unflatten(-1, places)
+
+
+def conv4(
+    work: Work,
+    weights: list[torch.Tensor],
+    x: torch.Tensor,
+    convolution: Callable[..., torch.Tensor] = native,
+) -> torch.Tensor:
     for block in range(4):
         kernel, beta = weights[2 * block : 2 * block + 2]
-        if work.max_pool:
-            x = F.conv2d(x, kernel, padding=1)
-        elif x.shape[-1] % 2:
-            x = F.conv2d(x, kernel, stride=2, padding=1)
-        else:
-            x = F.conv2d(same_as_keras(x, 2), kernel, stride=2)
+        x = convolution(x, kernel, 1 if work.max_pool else 2)
         x = F.relu(F.batch_norm(x, None, None, None, beta, training=True, eps=1e-3))
         if work.max_pool:
             x = F.max_pool2d(x, 2)
@@ -102,7 +114,6 @@ def by_loop(work: Work) -> Any:
                 fast = adapted(work, weights, data.sx[t], data.sy[t], gradient)
                 with torch.no_grad():
                     outputs.append(conv4(work, fast, data.qx[t]))
-                # Weights of the next task start from leaves again.
             return torch.stack(outputs)
 
         return timed(predict), lambda: [predict().numpy()]
@@ -118,7 +129,7 @@ def by_loop(work: Work) -> Any:
     return trainer(weights, all_gradients)
 
 
-def by_vmap(work: Work) -> Any:
+def by_vmap(work: Work, convolution: Callable[..., torch.Tensor]) -> Any:
     """All tasks at once, by function transforms."""
     data = Episodes(work)
     weights = [to_torch(w).requires_grad_() for w in work.weights()]
@@ -128,14 +139,14 @@ def by_vmap(work: Work) -> Any:
             whole = list(fast)
             for place, value in zip(places, values, strict=True):
                 whole[place] = value
-            return F.cross_entropy(conv4(work, whole, x), y)
+            return F.cross_entropy(conv4(work, whole, x, convolution), y)
 
-        gradients = grad(loss)([fast[p] for p in places])
-        return [g.detach() for g in gradients] if work.first_order else gradients
+        with torch.set_grad_enabled(not work.first_order):
+            return grad(loss)([fast[p] for p in places])
 
     def task_loss(sx: Any, sy: Any, qx: Any, qy: Any) -> torch.Tensor:
         fast = adapted(work, weights, sx, sy, gradient)
-        return F.cross_entropy(conv4(work, fast, qx), qy)
+        return F.cross_entropy(conv4(work, fast, qx, convolution), qy)
 
     def all_gradients() -> float:
         loss = vmap(task_loss)(data.sx, data.sy, data.qx, data.qy).mean()
@@ -217,4 +228,11 @@ def describe() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    serve({"PyTorch, loop over tasks": loop, "torch.func.vmap": by_vmap}, describe)
+    serve(
+        {
+            "PyTorch, loop over tasks": loop,
+            "torch.func.vmap": lambda work: by_vmap(work, native),
+            "torch.func.vmap, patches": lambda work: by_vmap(work, by_patches),
+        },
+        describe,
+    )

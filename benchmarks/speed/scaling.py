@@ -3,7 +3,7 @@
 python benchmarks/speed/scaling.py
 
 Each line is a process of its own, which takes work A's step (run.py) with other sizes: the time to
-the first step (building, tracing and one step), the median step of `fit`, and the process's peak
+the first step (tracing, and the step), the median step of `fit`, and the process's peak
 memory. The last line tells what `fit` itself adds to the compiled step.
 """
 

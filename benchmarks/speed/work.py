@@ -128,7 +128,8 @@ class Work:
         """Multiplications and additions of the matrix products that the work needs.
 
         A product forward needs two backward, and where gradients of gradients are taken, the
-        three need two more each. Of the first layer, no derivative by the images.
+        three need two more each. Of the first layer, no derivative by the images. A convolution
+        counts as if all of its padding were pixels.
         """
         n_support, n_query = self.n_way * self.n_shot, self.n_way * self.n_query
         first, *others = [layer.flop() for layer in self.layers()]

@@ -289,3 +289,16 @@ def test_memory_does_not_grow_with_the_meta_batch():
     few, many, by_default = (peak_memory(*a) for a in ((8, "ours"), (64, "ours"), (64, "default")))
     assert many < 1.15 * few
     assert by_default > 1.15 * few  # So that this test could fail.
+
+
+def test_a_transductive_task_exports_as_a_saved_model(tmp_path):
+    learner = tfmeta.MAML(tfmeta.backbones.conv4(2, (8, 8, 1), 4), 0.1)
+    x = np.random.default_rng(0).random((4, 8, 8, 1), dtype="float32")
+    adapted = learner.adapt(x, np.array([0, 1, 0, 1]))
+    expected = adapted(x)
+    adapted.save(tmp_path / "task.keras")
+    for name, model in (("a", adapted), ("b", keras.models.load_model(tmp_path / "task.keras"))):
+        model(x)
+        model.export(tmp_path / name, verbose=False)
+        loaded = tf.saved_model.load(str(tmp_path / name))
+        np.testing.assert_allclose(loaded.serve(x), expected, atol=1e-5)

@@ -1,8 +1,11 @@
 """The fast operations give every learner what Keras's own give: predictions and meta-gradients."""
 
+import concurrent.futures
+
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfmeta
 from tfmeta import ops
@@ -44,6 +47,13 @@ NEW = {
 }
 
 
+def episodes(dtype="float64"):
+    rng = np.random.default_rng(0)
+    y = np.tile(np.arange(N_WAY), (2, 2))
+    x = rng.normal(size=(2, 2, 2 * N_WAY, *SHAPE)).astype(dtype)
+    return {"support_x": x[0], "support_y": y, "query_x": x[1]}, y
+
+
 def test_no_learner_is_forgotten():
     assert set(NEW) == set(tfmeta.learners.BY_NAME)
 
@@ -54,13 +64,7 @@ def test_no_learner_is_forgotten():
 def test_fast_operations_change_no_result(name, mode, meta_gradient, monkeypatch):
     keras.utils.set_random_seed(1)
     learner = NEW[name](mode)
-    rng = np.random.default_rng(0)
-    y = np.tile(np.arange(N_WAY), (2, 2))
-    inputs = {
-        "support_x": rng.normal(size=(2, 2 * N_WAY, *SHAPE)),
-        "support_y": y,
-        "query_x": rng.normal(size=(2, 2 * N_WAY, *SHAPE)),
-    }
+    inputs, y = episodes()
     used = []
     for operation in ("conv2d", "normalize"):
         original = getattr(ops, operation)
@@ -79,8 +83,61 @@ def test_fast_operations_change_no_result(name, mode, meta_gradient, monkeypatch
     assert "conv2d" in used
     assert "normalize" in used
     used.clear()
-    monkeypatch.setattr(functional, "_on_cpu", lambda: False)
+    monkeypatch.setattr(functional, "only_cpu", lambda: False)
     plain = results()
     assert not used
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["maml", "relation_network"])
+def test_the_compiled_float32_step_has_the_float64_gradient(name, float64):
+    """Its kernels are others, fused ones."""
+
+    def gradient():
+        learner = NEW[name]("transductive")
+        inputs, y = episodes(keras.backend.floatx())
+        learner(inputs)
+        rng = np.random.default_rng(0)
+        before = [0.3 * rng.normal(size=w.shape) for w in learner.get_weights()]
+        learner.set_weights(before)
+        learner.compile(keras.optimizers.SGD(1.0), learner.default_loss())
+        learner.train_on_batch(inputs, y)
+        return [a - b for a, b in zip(before, learner.get_weights(), strict=True)]
+
+    exact = gradient()
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    size = max(np.linalg.norm(g) for g in exact)
+    for a, b in zip(gradient(), exact, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * size)
+
+
+def test_threads_that_share_layers_do_not_disturb_each_other():
+    learner = NEW["maml"]("transductive")
+    inputs, _ = episodes("float32")
+    models = [learner.adapt(inputs["support_x"][t], inputs["support_y"][t]) for t in range(2)]
+    expected = [model(inputs["query_x"][t]) for t, model in enumerate(models)]
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda i: models[i % 2](inputs["query_x"][i % 2]), range(40)))
+    for i, answer in enumerate(answers):
+        np.testing.assert_array_equal(answer, expected[i % 2])
+
+
+def test_an_image_smaller_than_the_kernel_is_kerass_error():
+    network = keras.Sequential(
+        [
+            keras.Input((None, None, 1)),
+            keras.layers.Conv2D(2, 5),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    learner = tfmeta.PrototypicalNetwork(network)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="output size would be negative"):
+        learner(
+            {
+                "support_x": tf.zeros([1, 2, 3, 3, 1]),
+                "support_y": tf.constant([[0, 1]]),
+                "query_x": tf.zeros([1, 2, 3, 3, 1]),
+            }
+        )

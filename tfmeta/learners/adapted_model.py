@@ -43,8 +43,6 @@ class AdaptedModel(keras.Model):
             )
             for i, leaf in enumerate(keras.tree.flatten(state))
         ]
-        # All weights exist: Keras need not call the model once to make them.
-        self.built = True
 
     @classmethod
     def from_state(cls, learner: MetaLearner, state: Any) -> AdaptedModel:
@@ -56,6 +54,9 @@ class AdaptedModel(keras.Model):
         for weight, value in zip(model._state, keras.tree.flatten(state), strict=True):
             weight.assign(value)
         return model
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing to do: all weights exist from the start."""
 
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""

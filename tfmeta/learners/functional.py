@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import numbers
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, Literal
 
@@ -11,6 +12,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta import ops
+from tfmeta.threads import only_cpu
 
 Normalization = Literal["batch", "update", "replace", "moving"]
 
@@ -21,6 +23,11 @@ BatchNorm = Literal["transductive", "support", "running"]
 # Convolutions are computed from patches if these stay in a core's own cache, as they come to be
 # read several times; beyond that, TensorFlow's kernels are faster (docs/performance.md).
 MOST_PATCH_BYTES = 2**20
+
+
+# Threads that predict with models of the same learner share its layers, whose methods are replaced
+# while a network is called.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def check_batch_norm(batch_norm: Any) -> None:
@@ -99,6 +106,7 @@ def call_network(
         *zip(network.non_trainable_variables, non_trainable, strict=True),
     ]
     with (
+        _ONE_AT_A_TIME,
         keras.StatelessScope(state_mapping=mapping) as scope,
         _twice_differentiable_moments(),
         _batch_norm(network, normalization, mask),
@@ -232,7 +240,7 @@ def _batch_norm(
             x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
             axis = layer.axis % x.shape.rank
             by_own = normalization != "moving"
-            fast = by_own and example_mask is None and axis == x.shape.rank - 1 and _on_cpu()
+            fast = by_own and example_mask is None and axis == x.shape.rank - 1 and only_cpu()
             mean, variance = layer.moving_mean, layer.moving_variance
             if by_own and not (fast and normalization == "batch"):
                 mean, variance = _moments(x, axis, example_mask)
@@ -276,10 +284,6 @@ def _normalize(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tenso
     return outputs if beta is None else outputs + beta
 
 
-def _on_cpu() -> bool:
-    return not tf.config.list_logical_devices("GPU")
-
-
 @contextlib.contextmanager
 def _fast_convolution(network: keras.Model) -> Iterator[None]:
     """While it is open, the network's `Conv2D` layers use `ops.conv2d` where that is faster."""
@@ -287,9 +291,10 @@ def _fast_convolution(network: keras.Model) -> Iterator[None]:
     def bind(layer: keras.layers.Conv2D) -> Any:
         def convolution_op(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
             options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
-            if ops.patches_size(inputs, layer.kernel_size, *options) > MOST_PATCH_BYTES:
-                return type(layer).convolution_op(layer, inputs, kernel)
-            return ops.conv2d(inputs, tf.convert_to_tensor(kernel), *options)
+            # No patches at all: an image too small, about which Keras raises an error.
+            if 0 < ops.patches_size(inputs, layer.kernel_size, *options) <= MOST_PATCH_BYTES:
+                return ops.conv2d(inputs, tf.convert_to_tensor(kernel), *options)
+            return type(layer).convolution_op(layer, inputs, kernel)
 
         return convolution_op
 
@@ -300,7 +305,8 @@ def _fast_convolution(network: keras.Model) -> Iterator[None]:
         and type(layer).convolution_op is keras.layers.Conv2D.convolution_op
         and layer.groups == 1
         and layer.data_format == "channels_last"
-        and _on_cpu()
+        and "convolution_op" not in vars(layer)
+        and only_cpu()
     ]
     for layer in layers:
         vars(layer)["convolution_op"] = bind(layer)

@@ -70,6 +70,10 @@ class MetaLearner(keras.Model):
         """
         return str(self.variable_dtype)
 
+    @property
+    def _default_save_signature(self) -> None:
+        """None: Keras would guess that a learner inside of an exported model takes an array."""
+
     # === What a learner supplies ===
 
     def adapt_task(
@@ -247,7 +251,7 @@ class MetaLearner(keras.Model):
         adapted = self.adapted_model(state)
         adapted.class_names = None if class_names is None else list(class_names)
         if not adapted.built:
-            adapted(support_x[:1])
+            adapted.build((None, *support_x.shape[1:]))
         return adapted
 
     def adapted_model(self, state: Any) -> keras.Model:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -39,14 +40,13 @@ def conv2d(
     """
     height, width, channels = inputs.shape[1:]
     rows, columns, _, filters = kernel.shape
-    vertical = _taps(height, rows, strides[0], padding, dilation_rate[0])
-    horizontal = _taps(width, columns, strides[1], padding, dilation_rate[1])
-    patches = _patches(tf.reshape(inputs, [-1, height * width, channels]), vertical, horizontal)
+    taps = _taps((height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
+    patches = _patches(tf.reshape(inputs, [-1, height * width, channels]), taps)
     outputs = tf.matmul(
         tf.reshape(patches, [-1, rows * columns * channels]),
         tf.reshape(kernel, [rows * columns * channels, filters]),
     )
-    return tf.reshape(outputs, [-1, vertical.n_places, horizontal.n_places, filters])
+    return tf.reshape(outputs, [-1, *taps.places, filters])
 
 
 def patches_size(
@@ -73,52 +73,66 @@ def patches_size(
     if not inputs.shape.is_fully_defined():
         return math.inf
     n, height, width, channels = inputs.shape
-    places = [
-        _taps(*axis[:3], padding, axis[3]).n_places
-        for axis in zip((height, width), kernel_size, strides, dilation_rate, strict=True)
-    ]
+    sides = zip((height, width), kernel_size, strides, dilation_rate, strict=True)
+    places = [_places(size, taps, stride, padding, by)[0] for size, taps, stride, by in sides]
     return n * math.prod(places) * math.prod(kernel_size) * channels * inputs.dtype.size
 
 
 class _Taps(NamedTuple):
-    """Along one axis: the pixel that each tap of the kernel sees at each of its places."""
+    """The pixels that the kernel's taps see, with all pixels of an image in one row."""
 
+    places: tuple[int, int]
     n_pixels: int
-    pixels: np.ndarray  # [places, taps]; outside of the image, what is < 0 or >= n_pixels
-
-    @property
-    def n_places(self) -> int:
-        return len(self.pixels)
+    pixel: np.ndarray  # of each place's each tap; n_pixels for what is outside of the image
+    inside: np.ndarray  # the places' taps that are inside, in the order of their pixels
 
 
-def _taps(n_pixels: int, size: int, stride: int, padding: str, dilation: int) -> _Taps:
-    reach = (size - 1) * dilation + 1
-    if padding == "same":
-        n_places = -(-n_pixels // stride)
-        before = max((n_places - 1) * stride + reach - n_pixels, 0) // 2
-    else:
-        n_places, before = (n_pixels - reach) // stride + 1, 0
-    places = np.arange(n_places)[:, None] * stride - before
-    return _Taps(n_pixels, places + np.arange(size) * dilation)
-
-
-def _patches(pixels: tf.Tensor, vertical: _Taps, horizontal: _Taps) -> tf.Tensor:
-    """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
-    n_pixels = vertical.n_pixels * horizontal.n_pixels
-    rows, columns = vertical.pixels[:, None, :, None], horizontal.pixels[None, :, None, :]
-    inside = (
-        (rows >= 0) & (rows < vertical.n_pixels) & (columns >= 0) & (columns < horizontal.n_pixels)
+@functools.lru_cache(maxsize=256)
+def _taps(
+    size: tuple[int, int],
+    kernel_size: tuple[int, int],
+    strides: tuple[int, int],
+    padding: str,
+    dilation_rate: tuple[int, int],
+) -> _Taps:
+    (height, width), places, axes = size, [], []
+    for axis in range(2):
+        stride, dilation = strides[axis], dilation_rate[axis]
+        n, before = _places(size[axis], kernel_size[axis], stride, padding, dilation)
+        places.append(n)
+        axes.append(
+            np.arange(n)[:, None] * stride - before + np.arange(kernel_size[axis]) * dilation
+        )
+    rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
+    inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
+    pixel = np.where(inside, rows * width + columns, height * width).reshape(-1)
+    taps = np.flatnonzero(pixel < height * width)
+    taps = taps[np.argsort(pixel[taps], kind="stable")]
+    return _Taps(
+        (places[0], places[1]), height * width, pixel.astype("int32"), taps.astype("int32")
     )
-    sources = np.where(inside, rows * horizontal.n_pixels + columns, n_pixels).reshape(-1)
-    taps = np.flatnonzero(sources < n_pixels)
-    taps = taps[np.argsort(sources[taps], kind="stable")]
+
+
+def _places(
+    n_pixels: int, n_taps: int, stride: int, padding: str, dilation: int
+) -> tuple[int, int]:
+    """Along an axis: the kernel's places, and the padding before the first pixel."""
+    reach = (n_taps - 1) * dilation + 1
+    if padding == "valid":
+        return max((n_pixels - reach) // stride + 1, 0), 0
+    n_places = -(-n_pixels // stride)
+    return n_places, max((n_places - 1) * stride + reach - n_pixels, 0) // 2
+
+
+def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
+    """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
-        if taps.size < sources.size:
+        if taps.inside.size < taps.pixel.size:
             # A pixel of zeros for what is outside. (TensorFlow's padding is several times slower.)
             pixels = tf.concat([pixels, tf.zeros_like(pixels[:, :1])], axis=1)
-        return tf.gather(pixels, sources.astype("int32"), axis=1), scatter
+        return tf.gather(pixels, taps.pixel, axis=1), scatter
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
@@ -127,15 +141,14 @@ def _patches(pixels: tf.Tensor, vertical: _Taps, horizontal: _Taps) -> tf.Tensor
         channels = patches.shape[-1]
 
         def for_all(indices: np.ndarray, size: int) -> tf.Tensor:
-            images = tf.range(n)[:, None] * size
-            return tf.reshape(images + indices.astype("int32"), [-1])
+            return tf.reshape(tf.range(n)[:, None] * size + indices, [-1])
 
-        pixels = tf.raw_ops.SparseSegmentSumWithNumSegments(
+        sums = tf.raw_ops.SparseSegmentSumWithNumSegments(
             data=tf.reshape(patches, [-1, channels]),
-            indices=for_all(taps, sources.size),
-            segment_ids=for_all(sources[taps], n_pixels),
-            num_segments=n * n_pixels,
+            indices=for_all(taps.inside, taps.pixel.size),
+            segment_ids=for_all(taps.pixel[taps.inside], taps.n_pixels),
+            num_segments=n * taps.n_pixels,
         )
-        return tf.reshape(pixels, [-1, n_pixels, channels]), gather
+        return tf.reshape(sums, [-1, taps.n_pixels, channels]), gather
 
     return gather(pixels)
