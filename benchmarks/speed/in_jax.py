@@ -1,8 +1,4 @@
-"""The work done by JAX: `vmap` and `lax.map` over tasks.
-
-XLA's own convolution is many times slower than patches and products under `vmap`, where it gets a
-kernel per task, on a CPU; under `lax.map` both are timed.
-"""
+"""The work done by JAX: `vmap` and `lax.map` over tasks, convolutions as patches and products."""
 
 from __future__ import annotations
 
@@ -19,13 +15,8 @@ from work import Work
 from worker import serve, timed
 
 
-def native(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
-    return lax.conv_general_dilated(
-        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-
-
-def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+def convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """As `padding="same"`. XLA's own is several times slower in all of this work, on a CPU."""
     places = [-(-n // stride) for n in x.shape[1:3]]
     total = [max((p - 1) * stride + 3 - n, 0) for p, n in zip(places, x.shape[1:3], strict=True)]
     x = jnp.pad(x, [(0, 0), *[(t // 2, t - t // 2) for t in total], (0, 0)])
@@ -41,9 +32,7 @@ def by_patches(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
     return patches @ kernel.reshape(-1, kernel.shape[-1])
 
 
-def conv4(
-    work: Work, convolution: Callable[..., Any], weights: list[jax.Array], x: jax.Array
-) -> jax.Array:
+def conv4(work: Work, weights: list[jax.Array], x: jax.Array) -> jax.Array:
     for block in range(4):
         kernel, beta = weights[2 * block : 2 * block + 2]
         x = convolution(x, kernel, 1 if work.max_pool else 2)
@@ -63,7 +52,6 @@ def cross_entropy(logits: jax.Array, y: jax.Array) -> jax.Array:
 
 def adapted(
     work: Work,
-    convolution: Callable[..., Any],
     weights: list[jax.Array],
     x: jax.Array,
     y: jax.Array,
@@ -75,7 +63,7 @@ def adapted(
         whole = list(fast)
         for place, value in zip(places, values, strict=True):
             whole[place] = value
-        return cross_entropy(conv4(work, convolution, whole, x), y)
+        return cross_entropy(conv4(work, whole, x), y)
 
     for _ in range(work.inner_steps):
         gradients = jax.grad(loss)([fast[p] for p in places])
@@ -87,15 +75,13 @@ def adapted(
     return fast
 
 
-def prepare(
-    work: Work, over_tasks: Callable[..., Any], convolution: Callable[..., Any] = by_patches
-) -> Any:
+def prepare(work: Work, over_tasks: Callable[..., Any]) -> Any:
     data = {name: jnp.asarray(a) for name, a in work.episodes().items()}
     weights = [jnp.asarray(w) for w in work.weights()]
 
     def predict_task(weights: Any, task: dict[str, jax.Array]) -> jax.Array:
-        fast = adapted(work, convolution, weights, task["support_x"], task["support_y"])
-        return conv4(work, convolution, fast, task["query_x"])
+        fast = adapted(work, weights, task["support_x"], task["support_y"])
+        return conv4(work, fast, task["query_x"])
 
     if work.task != "train":
         predict = jax.jit(lambda w, d: over_tasks(lambda t: predict_task(w, t), d))
@@ -154,7 +140,6 @@ if __name__ == "__main__":
         {
             "JAX, vmap": lambda work: prepare(work, all_at_once),
             "JAX, lax.map": lambda work: prepare(work, each),
-            "JAX, lax.map, native convolution": lambda work: prepare(work, each, native),
         },
         describe,
     )

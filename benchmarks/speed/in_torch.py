@@ -35,23 +35,16 @@ def same_as_keras(x: torch.Tensor, stride: int) -> torch.Tensor:
     return F.pad(x, (left, right, top, bottom))
 
 
-def native(x: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.Tensor:
+def convolution(x: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.Tensor:
     if stride == 1 or x.shape[-1] % 2:
         return F.conv2d(x, kernel, stride=stride, padding=1)
     return F.conv2d(same_as_keras(x, stride), kernel, stride=stride)
-
-
-def by_patches(x: torch.Tensor, kernel: torch.Tensor, stride: int) -> torch.Tensor:
-    places = [-(-n // stride) for n in x.shape[-2:]]
-    patches = F.unfold(same_as_keras(x, stride), 3, stride=stride)
-    return (kernel.flatten(1) @ patches).unflatten(-1, places)
 
 
 def conv4(
     work: Work,
     weights: list[torch.Tensor],
     x: torch.Tensor,
-    convolution: Callable[..., torch.Tensor] = native,
 ) -> torch.Tensor:
     for block in range(4):
         kernel, beta = weights[2 * block : 2 * block + 2]
@@ -129,7 +122,7 @@ def by_loop(work: Work) -> Any:
     return trainer(weights, all_gradients)
 
 
-def by_vmap(work: Work, convolution: Callable[..., torch.Tensor]) -> Any:
+def by_vmap(work: Work) -> Any:
     """All tasks at once, by function transforms."""
     data = Episodes(work)
     weights = [to_torch(w).requires_grad_() for w in work.weights()]
@@ -139,14 +132,14 @@ def by_vmap(work: Work, convolution: Callable[..., torch.Tensor]) -> Any:
             whole = list(fast)
             for place, value in zip(places, values, strict=True):
                 whole[place] = value
-            return F.cross_entropy(conv4(work, whole, x, convolution), y)
+            return F.cross_entropy(conv4(work, whole, x), y)
 
         with torch.set_grad_enabled(not work.first_order):
             return grad(loss)([fast[p] for p in places])
 
     def task_loss(sx: Any, sy: Any, qx: Any, qy: Any) -> torch.Tensor:
         fast = adapted(work, weights, sx, sy, gradient)
-        return F.cross_entropy(conv4(work, fast, qx, convolution), qy)
+        return F.cross_entropy(conv4(work, fast, qx), qy)
 
     def all_gradients() -> float:
         loss = vmap(task_loss)(data.sx, data.sy, data.qx, data.qy).mean()
@@ -231,8 +224,7 @@ if __name__ == "__main__":
     serve(
         {
             "PyTorch, loop over tasks": loop,
-            "torch.func.vmap": lambda work: by_vmap(work, native),
-            "torch.func.vmap, patches": lambda work: by_vmap(work, by_patches),
+            "torch.func.vmap": by_vmap,
         },
         describe,
     )
