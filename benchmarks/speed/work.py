@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-INNER_LEARNING_RATE = 0.1
+INNER_LEARNING_RATE = 0.01  # larger ones blow rounding errors up at 84×84
 LEARNING_RATE = 1e-3
 
 
