@@ -218,6 +218,12 @@ class MetaLearner(keras.Model):
                 metric.update_state(loss * replicas, sample_weight=n_tasks)
         return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
 
+    def make_train_function(self, force: bool = False) -> None:
+        """As in Keras, but the step is traced once: what makes variables is traced twice."""
+        if self.built and self.optimizer is not None and not self.optimizer.built:
+            self.optimizer.build(self.trainable_variables)
+        super().make_train_function(force)
+
     # === One task ===
 
     def adapt(

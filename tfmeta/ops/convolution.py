@@ -24,7 +24,7 @@ def conv2d(
     products with the same patches, and copies of rows.
 
     Args:
-        inputs: `[N, height, width, channels]`, height, width and channels static.
+        inputs: `[N, height, width, channels]`, all static.
         kernel: `[rows, columns, channels, filters]`.
         strides: Steps from patch to patch, in rows and columns.
         padding: As in `keras.layers.Conv2D`.
@@ -38,15 +38,15 @@ def conv2d(
     >>> conv2d(tf.ones([1, 4, 3, 2]), tf.ones([3, 3, 2, 1])).numpy().tolist()
     [[[[18.0]], [[18.0]]]]
     """
-    height, width, channels = inputs.shape[1:]
+    n, height, width, channels = inputs.shape
     rows, columns, _, filters = kernel.shape
     taps = _taps((height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
-    patches = _patches(tf.reshape(inputs, [-1, height * width, channels]), taps)
+    patches = _patches(tf.reshape(inputs, [n, height * width, channels]), taps)
     outputs = tf.matmul(
         tf.reshape(patches, [-1, rows * columns * channels]),
         tf.reshape(kernel, [rows * columns * channels, filters]),
     )
-    return tf.reshape(outputs, [-1, *taps.places, filters])
+    return tf.reshape(outputs, [n, *taps.places, filters])
 
 
 def patches_size(
@@ -113,6 +113,16 @@ def _taps(
     )
 
 
+def _of_all_images(taps: _Taps, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of n images' patches that are inside, and their pixels in n images, in this order.
+
+    Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
+    """
+    images = np.arange(n, dtype="int32")[:, None]
+    rows = images * taps.pixel.size + taps.inside
+    return rows.reshape(-1), (images * taps.n_pixels + taps.pixel[taps.inside]).reshape(-1)
+
+
 def _places(
     n_pixels: int, n_taps: int, stride: int, padding: str, dilation: int
 ) -> tuple[int, int]:
@@ -126,6 +136,7 @@ def _places(
 
 def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
+    n, _, channels = pixels.shape
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
@@ -137,18 +148,13 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
         """The transpose of `gather`: each pixel's sum over the places that it appears in."""
-        n = tf.shape(patches)[0]
-        channels = patches.shape[-1]
-
-        def for_all(indices: np.ndarray, size: int) -> tf.Tensor:
-            return tf.reshape(tf.range(n)[:, None] * size + indices, [-1])
-
+        rows, pixels = _of_all_images(taps, n)
         sums = tf.raw_ops.SparseSegmentSumWithNumSegments(
             data=tf.reshape(patches, [-1, channels]),
-            indices=for_all(taps.inside, taps.pixel.size),
-            segment_ids=for_all(taps.pixel[taps.inside], taps.n_pixels),
+            indices=rows,
+            segment_ids=pixels,
             num_segments=n * taps.n_pixels,
         )
-        return tf.reshape(sums, [-1, taps.n_pixels, channels]), gather
+        return tf.reshape(sums, [n, taps.n_pixels, channels]), gather
 
     return gather(pixels)
