@@ -291,8 +291,8 @@ class ProbabilitiesOfOne(Prototypes):
 
 @register
 class SharesItsEncoder(Prototypes):
-    def adapted_model(self, state):
-        return tfmeta.learners.AdaptedModel.from_state(self, state)
+    def variables_of_predict(self):
+        return []
 
 
 @register

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -15,70 +16,131 @@ if TYPE_CHECKING:
     from tfmeta.learners.meta_learner import MetaLearner
 
 
+class Layout:
+    """How a nesting of tensors lies in flat ones, one for each dtype.
+
+    Args:
+        structure: The nesting, with a `keras.KerasTensor` for each tensor.
+    """
+
+    def __init__(self, structure: Any) -> None:
+        self.structure = structure
+        self._leaves = keras.tree.flatten(structure)
+        self._places: dict[str, list[int]] = {}
+        for place, leaf in enumerate(self._leaves):
+            self._places.setdefault(leaf.dtype, []).append(place)
+        # Equal for layouts that are equal.
+        self.key = str(keras.tree.map_structure(lambda x: f"{x.dtype} {x.shape}", structure))
+
+    @classmethod
+    def of(cls, values: Any) -> Layout:
+        """That of these tensors."""
+        return cls(
+            keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), values)
+        )
+
+    def sizes(self) -> dict[str, int]:
+        """The lengths of the flat tensors, by dtype."""
+        return {dtype: sum(self._sizes(places)) for dtype, places in self._places.items()}
+
+    def pack(self, values: Any) -> list[tf.Tensor]:
+        """The flat tensors, in the order of `sizes()`."""
+        leaves = keras.tree.flatten(values)
+        return [
+            tf.concat([tf.reshape(leaves[place], [-1]) for place in places], axis=0)
+            for places in self._places.values()
+        ]
+
+    def unpack(self, flat: Sequence[tf.Tensor]) -> Any:
+        """The opposite of `pack`."""
+        leaves: list[Any] = [None] * len(self._leaves)
+        for tensor, places in zip(flat, self._places.values(), strict=True):
+            for place, part in zip(places, tf.split(tensor, self._sizes(places)), strict=True):
+                leaves[place] = tf.reshape(part, self._leaves[place].shape)
+        return keras.tree.pack_sequence_as(self.structure, leaves)
+
+    def _sizes(self, places: Sequence[int]) -> list[int]:
+        return [math.prod(self._leaves[place].shape) for place in places]
+
+
 @keras.saving.register_keras_serializable("tfmeta")
 class AdaptedModel(keras.Model):
     """A learner's `predict_task` with the state of one task as weights.
 
-    Saves and loads like any Keras model.
+    Saves and loads like any Keras model. The models of a learner's tasks share its compiled
+    function; what differs from task to task lies in one flat weight per dtype, because many
+    variables take longer to create than a task to learn.
 
     Args:
-        learner: The learner whose `predict_task` predicts.
-        state: The state's structure, with a `keras.KerasTensor` for each tensor.
+        learner: The learner whose `predict_task` predicts. Only its configuration matters.
+        values: A `keras.KerasTensor` for each tensor of the state, under `"state"`, and for each of
+            the learner's `variables_of_predict()`, under `"variables"`.
+        class_names: Optional names of the classes 0, 1, …
     """
 
-    def __init__(self, learner: MetaLearner, state: Any, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        learner: MetaLearner,
+        values: dict[str, Any],
+        class_names: list[str] | None = None,
+        **kwargs: Any,
+    ) -> None:
         kwargs.setdefault("dtype", learner.variable_dtype)
         super().__init__(**kwargs)
-        self.learner = learner
+        # Inside of a function, or Keras would take the learner's weights for this model's, too.
+        self._learner = lambda: learner
         self.supports_jit = False
-        self.class_names: list[str] | None = None
-        self._structure = state
-        self._state = [
+        self.class_names = class_names
+        self._layout = Layout(values)
+        self._flat = [
             self.add_weight(
-                shape=leaf.shape,
+                shape=[size],
                 initializer="zeros",
-                dtype=leaf.dtype,
-                name=f"state_{i}",
-                trainable=tf.as_dtype(leaf.dtype).is_floating,
+                dtype=dtype,
+                name=f"values_{dtype}",
+                trainable=tf.as_dtype(dtype).is_floating,
             )
-            for i, leaf in enumerate(keras.tree.flatten(state))
+            for dtype, size in self._layout.sizes().items()
         ]
 
     @classmethod
     def from_state(cls, learner: MetaLearner, state: Any) -> AdaptedModel:
         """The model of the task whose `adapt_task` returned `state`."""
-        structure = keras.tree.map_structure(
-            lambda leaf: keras.KerasTensor(leaf.shape, dtype=leaf.dtype.name), state
-        )
-        model = cls(learner, structure)
-        for weight, value in zip(model._state, keras.tree.flatten(state), strict=True):
+        variables = [tf.convert_to_tensor(v.value) for v in learner.variables_of_predict()]
+        values = {"state": state, "variables": variables}
+        model = cls(learner, Layout.of(values).structure)
+        for weight, value in zip(model._flat, model._layout.pack(values), strict=True):
             weight.assign(value)
         return model
+
+    @property
+    def learner(self) -> MetaLearner:
+        """The learner whose `predict_task` predicts."""
+        return self._learner()
 
     def build(self, input_shape: Any) -> None:
         """Nothing to do: all weights exist from the start."""
 
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
-        state = keras.tree.pack_sequence_as(self._structure, [v.value for v in self._state])
-        return self.learner.predict_task(state, query_x, training=training)
+        flat = [weight.value for weight in self._flat]
+        return self.learner.predict_with(self._layout, flat, query_x, training)
 
     def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["learner"] = keras.saving.serialize_keras_object(self.learner)
-        config["state"] = keras.saving.serialize_keras_object(self._structure)
-        config["class_names"] = self.class_names
-        return config
+        return {
+            **super().get_config(),
+            "learner": keras.saving.serialize_keras_object(self.learner),
+            "values": keras.saving.serialize_keras_object(self._layout.structure),
+            "class_names": self.class_names,
+        }
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> AdaptedModel:
-        config = dict(config)
-        class_names = config.pop("class_names")
-        for name in ("learner", "state"):
-            config[name] = keras.saving.deserialize_keras_object(config[name], custom_objects)
-        model = cls(**config)
-        model.class_names = class_names
-        return model
+        objects = {
+            name: keras.saving.deserialize_keras_object(config[name], custom_objects)
+            for name in ("learner", "values")
+        }
+        return cls(**{**config, **objects})
 
 
 class NotCopyableError(ValueError):

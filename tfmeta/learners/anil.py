@@ -167,6 +167,10 @@ class ANIL(MAML):
             head.name += "_of_task"
         return keras.Sequential([encoder, head])
 
+    def variables_of_predict(self) -> list[keras.Variable]:
+        """The body's: the state holds the head's."""
+        return self.encoder.variables
+
     def get_config(self) -> dict[str, Any]:
         config = super().get_config()
         config["head"] = config.pop("network")

@@ -118,3 +118,7 @@ class CAVIA(MAML):
         network = copy_with_values(self.network, *values)
         x = keras.Input(network.input_shape[0][1:], dtype=self.variable_dtype)
         return keras.Model(x, network([x, repeated(x, state["trainable"][0])]))
+
+    def variables_of_predict(self) -> list[keras.Variable]:
+        """The network's: the state holds the context."""
+        return self.network.variables

@@ -324,7 +324,7 @@ class MAML(MetaLearner):
     def adapted_model(self, state: State) -> keras.Model:
         """A copy of the network with the task's weights, where Keras can copy and normalise so.
 
-        Otherwise an `AdaptedModel`; it needs no copy, because the state holds all variables.
+        Otherwise an `AdaptedModel`.
         """
         if normalises_together(self.batch_norm, self.network):
             return AdaptedModel.from_state(self, state)
@@ -332,6 +332,10 @@ class MAML(MetaLearner):
             return copy_with_values(self.network, state["trainable"], state["non_trainable"])
         except NotCopyableError:
             return AdaptedModel.from_state(self, state)
+
+    def variables_of_predict(self) -> list[keras.Variable]:
+        """None: the state holds the values of all of the network's."""
+        return []
 
     # === Config ===
 

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import AdaptedModel, copy_model
+from tfmeta.learners.adapted_model import AdaptedModel, Layout
 from tfmeta.threads import tasks_at_once
 
 REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
@@ -61,6 +61,7 @@ class MetaLearner(keras.Model):
         # XLA makes the mapped, nested gradients several times slower.
         self.supports_jit = False
         self._adapt_function: Any = None
+        self._predict_functions: dict[str, Any] = {}
 
     @property
     def compute_dtype(self) -> str:
@@ -262,8 +263,42 @@ class MetaLearner(keras.Model):
 
     def adapted_model(self, state: Any) -> keras.Model:
         """The Keras model of a task whose `adapt_task` returned `state`."""
-        # A copy, so that meta-training on does not change what was adapted.
-        return AdaptedModel.from_state(copy_model(self), state)
+        return AdaptedModel.from_state(self, state)
+
+    def variables_of_predict(self) -> list[keras.Variable]:
+        """The variables that `predict_task` reads; all, if a learner does not know better.
+
+        The model of a task keeps their values, so that meta-training on does not change it.
+        """
+        return self.variables
+
+    def predict_with(
+        self, layout: Layout, flat: Sequence[tf.Tensor], query_x: tf.Tensor, training: bool
+    ) -> tf.Tensor:
+        """`predict_task`, compiled, with other values of the learner's variables.
+
+        Args:
+            layout: That of the task's `"state"` and of the values of `variables_of_predict()`,
+                the `"variables"`.
+            flat: The values, packed.
+            query_x: `[Q, *x]`.
+            training: As in `predict_task`, but nothing is assigned to variables.
+
+        Returns:
+            `[Q, n_way]` logits, or `[Q, *y]`.
+        """
+        if layout.key not in self._predict_functions:
+
+            def predict(flat: list[tf.Tensor], query_x: tf.Tensor, training: bool) -> tf.Tensor:
+                values = layout.unpack(flat)
+                variables = zip(self.variables_of_predict(), values["variables"], strict=True)
+                with keras.StatelessScope(state_mapping=variables):
+                    return self.predict_task(values["state"], query_x, training=training)
+
+            self._predict_functions[layout.key] = tf.function(
+                predict, reduce_retracing=True, autograph=False
+            )
+        return self._predict_functions[layout.key](list(flat), query_x, training)
 
     def adapt_task_by_step(
         self,
