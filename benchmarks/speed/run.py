@@ -158,7 +158,7 @@ def check(work: Work, ask: Callable[..., Any], names: list[str]) -> dict[str, fl
         RuntimeError: If there are none.
     """
     for seed in range(SEEDS):
-        few = replace(work, n_tasks=min(work.n_tasks, 2), seed=seed).as_json()
+        few = replace(work, seed=seed, **work.check).as_json()
         outcomes: dict[str, list[np.ndarray]] = {}
         with tempfile.TemporaryDirectory() as folder:
             file = str(Path(folder) / "outcome.npz")
