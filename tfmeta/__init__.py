@@ -1,6 +1,6 @@
 """tfmeta: a TensorFlow/Keras model zoo for meta-learning."""
 
-from tfmeta import backbones, data, inner_rules, learners, testing
+from tfmeta import backbones, data, inner_rules, learners, serving, testing
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import (
     ANIL,
@@ -39,5 +39,6 @@ __all__ = [
     "evaluate",
     "inner_rules",
     "learners",
+    "serving",
     "testing",
 ]

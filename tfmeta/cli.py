@@ -1,9 +1,11 @@
-"""The command line: tfmeta train | evaluate | adapt | predict | plot."""
+"""The command line: tfmeta train | evaluate | adapt | predict | export | serving | plot."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import data, plots, training
+from tfmeta import data, plots, serving, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation, evaluate
@@ -47,8 +49,10 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="tfmeta", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Any, text: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(
+        name: str, function: Any, text: str, among: Any = commands
+    ) -> argparse.ArgumentParser:
+        sub = among.add_parser(name, help=text, description=text)
         sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
         sub.set_defaults(command=function)
         return sub
@@ -85,6 +89,30 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "inputs", nargs="+", type=Path, help="images, folders of images, or one CSV file"
     )
+
+    sub = command("export", _export, "Publish a learner, or a task it has learned, for serving.")
+    sub.add_argument("source", type=Path, help="a run folder, or one that `tfmeta adapt` wrote")
+    sub.add_argument("--output", required=True, type=Path, help="the servable's folder")
+    sub.add_argument("--keep", type=int, default=3, help="versions to keep (default 3)")
+    sub.add_argument(
+        "--allow-transductive",
+        action="store_true",
+        help="publish even if an answer depends on the other queries of a request",
+    )
+
+    text = "Check servables, or serve them."
+    serving_commands = commands.add_parser("serving", help=text, description=text).add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    sub = command("check", _check, "Check a servable again.", serving_commands)
+    sub.add_argument("servable", type=Path, help="a servable's folder, or that of a version")
+    sub.add_argument(
+        "--allow-transductive",
+        action="store_true",
+        help="do not ask answers to be independent of the other queries of a request",
+    )
+    sub = command("run", _run, "Start tensorflow_model_server.", serving_commands)
+    sub.add_argument("folder", type=Path, help="the folder that holds the servables' folders")
 
     sub = command("plot", _plot, "Draw what trained regressors fit to the same test tasks.")
     sub.add_argument("runs", nargs="+", type=Path, help="run folders")
@@ -157,7 +185,7 @@ def _adapt(options: argparse.Namespace) -> None:
     options.output.mkdir(parents=True, exist_ok=True)
     with replacing(options.output / MODEL) as temporary:
         adapted.save(temporary)
-    meaning = {"class_names": class_names, "outputs": learner.outputs}
+    meaning = {"class_names": class_names, "output_kind": learner.output_kind}
     write_json(options.output / TASK, {**meaning, **details})
     classes = "" if class_names is None else f" of the classes {', '.join(class_names)}"
     print(f"Learned from {len(support_x)} examples{classes}. Written to {options.output}.")
@@ -196,10 +224,46 @@ def _predict(options: argparse.Namespace) -> None:
             print(name, *(f"{value:.6g}" for value in output.ravel()), sep="\t")
         return
     outputs = outputs[:, : len(task["class_names"])]
-    if task["outputs"] == "logits":
+    if task["output_kind"] == "logits":
         outputs = np.asarray(keras.ops.softmax(outputs))
     for name, p in zip(names, outputs, strict=True):
         print(name, task["class_names"][p.argmax()], f"{p.max():.4f}", sep="\t")
+
+
+def _export(options: argparse.Namespace) -> None:
+    details: dict[str, Any]
+    if (options.source / TASK).is_file():
+        model = keras.models.load_model(options.source / MODEL)
+        details = json.loads((options.source / TASK).read_text(encoding="utf-8"))
+        about_task = {name: details[name] for name in ("class_names", "output_kind")}
+    else:
+        model = training.load_learner(options.source)
+        details = json.loads((options.source / training.DETAILS).read_text(encoding="utf-8"))
+        about_task = {}
+    image_format = details["image_format"]
+    version = serving.export(
+        model,
+        options.output,
+        **about_task,
+        image_format=None if image_format is None else ImageFormat(**image_format),
+        example_shape=details["example_shape"],
+        allow_transductive=options.allow_transductive,
+        keep=options.keep,
+    )
+    folder = options.output.resolve().parent
+    print(f"Published {version}. Serve all of {folder} with one of\n")
+    print(" ", shlex.join(serving.server_command(folder)))
+    print(" ", shlex.join(serving.docker_command(folder)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    for finding in serving.check(options.servable, options.allow_transductive):
+        print(f"{finding.what}: {finding.result}")
+
+
+def _run(options: argparse.Namespace) -> None:
+    program = serving.find_server()
+    os.execv(program, serving.server_command(options.folder.resolve(), program))
 
 
 def _plot(options: argparse.Namespace) -> None:

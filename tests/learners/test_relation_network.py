@@ -194,7 +194,7 @@ def test_gradient_of_the_loss_by_hand(reduction, factor):
 @pytest.mark.usefixtures("float64")
 def test_meta_gradient_is_the_finite_difference_of_the_equations():
     learner = dense_learner()
-    assert learner.outputs == "scores"
+    assert learner.output_kind == "scores"
     inputs, query_y = tasks()
     learner.compile(keras.optimizers.SGD(1.0), learner.default_loss(), run_eagerly=True)
     start = learner.get_weights()

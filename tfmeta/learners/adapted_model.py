@@ -91,6 +91,7 @@ class AdaptedModel(keras.Model):
         self._learner = lambda: learner
         self.supports_jit = False
         self.class_names = class_names
+        self.output_kind = learner.output_kind
         self._layout = Layout(values)
         self._flat = [
             self.add_weight(

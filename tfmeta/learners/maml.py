@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -162,6 +162,12 @@ class MAML(MetaLearner):
                 f"inner steps, those of meta-training; got {steps}."
             )
 
+    @property
+    def output_kind(self) -> Literal["logits", "scores", "values"]:
+        """Logits of classes, if the inner loss is one of them; else values."""
+        of_classes = isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy)
+        return "logits" if of_classes else "values"
+
     # === The algorithm ===
 
     def adapt_task(
@@ -308,7 +314,7 @@ class MAML(MetaLearner):
         by the batch's own statistics: `predict` with a `batch_size` that holds all queries.
         """
         labels = np.asarray(support_y)
-        if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy) and labels.size:
+        if self.output_kind == "logits" and labels.size:
             try:
                 check_labels(labels, self._n_outputs(np.shape(support_x)[1:]))
             except ValueError as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import keras
 import numpy as np
@@ -52,9 +53,6 @@ class MetaLearner(keras.Model):
     array([[0, 1, 1]])
     """
 
-    # What `predict_task` returns for classes: "logits", or "scores" from 0 to 1.
-    outputs = "logits"
-
     def __init__(self, **kwargs: Any) -> None:
         # Targets among the inputs must keep their precision; the inner networks cast by themselves.
         super().__init__(autocast=False, **kwargs)
@@ -76,6 +74,11 @@ class MetaLearner(keras.Model):
         """None: Keras would guess that a learner inside of an exported model takes an array."""
 
     # === What a learner supplies ===
+
+    @property
+    def output_kind(self) -> Literal["logits", "scores", "values"]:
+        """What `predict_task` returns: logits or scores (from 0 to 1) of classes, or values."""
+        return "logits"
 
     def adapt_task(
         self,
@@ -240,6 +243,7 @@ class MetaLearner(keras.Model):
 
         Returns:
             A model from `[Q, *x]` to `[Q, n_way]` logits or `[Q, *y]`, independent of this learner.
+            Its `output_kind` is that of the learner.
 
         Raises:
             ValueError: If the support set is empty, its parts differ in length, a value is NaN or
@@ -257,6 +261,7 @@ class MetaLearner(keras.Model):
         state = self._adapt_function(tf.constant(support_x), tf.constant(support_y))
         adapted = self.adapted_model(state)
         adapted.class_names = None if class_names is None else list(class_names)
+        adapted.output_kind = self.output_kind
         if not adapted.built:
             adapted.build((None, *support_x.shape[1:]))
         return adapted
@@ -271,6 +276,10 @@ class MetaLearner(keras.Model):
         The model of a task keeps their values, so that meta-training on does not change it.
         """
         return self.variables
+
+    def for_n_way(self, n_way: tf.Tensor | None) -> AbstractContextManager[None]:
+        """While it is open, all tasks have n_way classes, where the labels would tell how many."""
+        return nullcontext()
 
     def predict_with(
         self, layout: Layout, flat: Sequence[tf.Tensor], query_x: tf.Tensor, training: bool

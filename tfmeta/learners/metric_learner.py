@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -43,6 +44,7 @@ class MetricLearner(MetaLearner):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.batch_norm = batch_norm
+        self._n_way: tf.Tensor | None = None
 
     def build_if_possible(self) -> None:
         """To call at the end of the constructor: builds what needs the encoder's shapes."""
@@ -106,10 +108,19 @@ class MetricLearner(MetaLearner):
                 f"got a task's of shape {tuple(support_y.shape)}."
             )
         labels = tf.cast(support_y, tf.int32)
-        if support_mask is None:
-            return tf.one_hot(labels, tf.reduce_max(labels) + 1, dtype=self.variable_dtype)
-        labels = tf.where(tf.cast(support_mask, tf.bool), labels, -1)
-        return tf.one_hot(labels, tf.reduce_max(labels) + 1, dtype=self.variable_dtype)
+        if support_mask is not None:
+            labels = tf.where(tf.cast(support_mask, tf.bool), labels, -1)
+        n_way = tf.reduce_max(labels) + 1 if self._n_way is None else self._n_way
+        return tf.one_hot(labels, n_way, dtype=self.variable_dtype)
+
+    @contextlib.contextmanager
+    def for_n_way(self, n_way: tf.Tensor | None) -> Iterator[None]:
+        """While it is open, all tasks have n_way classes, where the labels would tell how many."""
+        self._n_way = n_way
+        try:
+            yield
+        finally:
+            self._n_way = None
 
     # === One task ===
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -59,8 +59,6 @@ class RelationNetwork(MetricLearner):
     (7, 3)
     """
 
-    outputs = "scores"
-
     def __init__(
         self,
         encoder: keras.Model,
@@ -93,6 +91,10 @@ class RelationNetwork(MetricLearner):
             raise ValueError(
                 f"relation_module must return one score [N, 1] per pair; got {tuple(shape)}."
             )
+
+    @property
+    def output_kind(self) -> Literal["logits", "scores", "values"]:
+        return "scores"
 
     def default_loss(self) -> keras.losses.Loss:
         return OneHotSquaredError()

@@ -1,0 +1,194 @@
+"""What a servable must prove before it is published, and can be asked to prove again."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from tfmeta.serving.publishing import versions
+from tfmeta.serving.warmup import Request, read_requests
+
+# An operation that a server cannot run, or that one request could harm others or the machine by.
+FORBIDDEN = {
+    "writes a variable": r"Assign\w*Variable\w*|Resource(Scatter|Apply|Sparse|Strided)\w*|Assign",
+    "runs Python": r"\w*PyFunc\w*",
+    "needs XLA, which a server has switched off": r"Xla\w+",
+    "touches files": r"(Read|Write)File|MatchingFiles|Save\w*|Restore\w*|\w*(Reader|Dataset)V?\d?",
+}
+INIT = "__saved_model_init_op"
+XLA_ATTRIBUTE = "_XlaMustCompile"
+
+# Rounding: a batch of another size may be computed by other kernels.
+RELATIVE, ABSOLUTE = 1e-4, 1e-5
+
+
+class ServableError(ValueError):
+    """A servable that must not be published."""
+
+
+class Finding(NamedTuple):
+    """What was checked, and what came out."""
+
+    what: str
+    result: str
+
+
+def check(folder: str | os.PathLike[str], allow_transductive: bool = False) -> list[Finding]:
+    """Checks a servable: its operations, and its answers to the warmup requests.
+
+    Args:
+        folder: A version's folder, or the servable's, for its newest version.
+        allow_transductive: Whether an answer may depend on the other queries in a request.
+
+    Returns:
+        What was checked.
+
+    Raises:
+        ServableError: If a check fails.
+        ValueError: If there is no servable.
+    """
+    folder = Path(folder)
+    if versions(folder):
+        folder /= str(versions(folder)[-1])
+    return [check_operations(folder), *check_answers(folder, not allow_transductive)]
+
+
+def check_operations(folder: Path) -> Finding:
+    """Raises a ServableError if a signature reaches an operation that a server must not run."""
+    reached: dict[str, int] = {}
+    for signature, nodes in _reachable(folder):
+        for node in nodes:
+            for why, pattern in FORBIDDEN.items():
+                if re.fullmatch(pattern, node.op):
+                    raise ServableError(
+                        f"The signature {signature!r} of {folder} {why}: operation {node.op} "
+                        f"({node.name})."
+                    )
+            if XLA_ATTRIBUTE in node.attr and node.attr[XLA_ATTRIBUTE].b:
+                raise ServableError(
+                    f"The signature {signature!r} of {folder} needs XLA, which a server has "
+                    f"switched off ({node.name}): export without jit_compile=True."
+                )
+            reached[node.op] = reached.get(node.op, 0) + 1
+    return Finding("operations", f"{len(reached)} kinds, none forbidden")
+
+
+def check_answers(folder: Path, independent: bool) -> list[Finding]:
+    """Replays the warmup requests: each succeeds, and alone gets what it gets beside others."""
+    signatures = tf.saved_model.load(str(folder)).signatures
+    requests = read_requests(folder)
+    if not requests:
+        raise ServableError(f"{folder} has no warmup requests: export it with tfmeta.")
+    findings = []
+    by_signature: dict[str, list[Request]] = {}
+    for request in requests:
+        by_signature.setdefault(request.signature, []).append(request)
+    for name, of_one in by_signature.items():
+        largest = 0.0
+        alone = [run(signatures[name], request.inputs) for request in of_one]
+        if independent:
+            together = run(
+                signatures[name],
+                {k: np.concatenate([r.inputs[k] for r in of_one]) for k in of_one[0].inputs},
+            )
+            for key, value in together.items():
+                largest = max(
+                    largest,
+                    difference(
+                        f"Signature {name!r} of {folder}: {key} of a request alone and beside "
+                        "others",
+                        np.concatenate([answer[key] for answer in alone]),
+                        value,
+                    ),
+                )
+        findings.append(
+            Finding(
+                name,
+                f"{len(of_one)} requests answered"
+                + (f", alone and together alike within {largest:.1g}" if independent else ""),
+            )
+        )
+    return findings
+
+
+def check_agreement(folder: Path, expected: Iterable[tuple[Request, Mapping[str, Any]]]) -> Finding:
+    """Raises a ServableError if an answer is not what the model in memory gives.
+
+    Args:
+        folder: The version's folder.
+        expected: Requests, and what should be among their outputs.
+    """
+    signatures, largest = tf.saved_model.load(str(folder)).signatures, 0.0
+    for request, outputs in expected:
+        answer = run(signatures[request.signature], request.inputs)
+        for key, value in outputs.items():
+            what = f"{key} of signature {request.signature!r} and of the model in memory"
+            largest = max(largest, difference(what, answer[key], np.asarray(value)))
+    return Finding("agreement with the model", f"largest difference {largest:.1g}")
+
+
+def difference(what: str, a: np.ndarray, b: np.ndarray) -> float:
+    """The largest difference of two answers.
+
+    Raises:
+        ServableError: If it is more than rounding.
+    """
+    if a.dtype == object:
+        if not np.array_equal(a, b):
+            raise ServableError(f"{what} differ.")
+        return 0.0
+    if a.shape != b.shape or not np.allclose(a, b, rtol=RELATIVE, atol=ABSOLUTE):
+        largest = np.abs(a - b).max() if a.shape == b.shape else f"shapes {a.shape} and {b.shape}"
+        raise ServableError(f"{what} differ by {largest}: an answer must depend on nothing else.")
+    return float(np.abs(a - b).max(initial=0.0))
+
+
+def run(signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Calls a loaded signature."""
+    outputs = signature(**{name: tf.constant(x) for name, x in inputs.items()})
+    return {name: x.numpy() for name, x in outputs.items()}
+
+
+def _reachable(folder: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Each signature's name, and the nodes that its outputs need, functions' bodies included.
+
+    The whole graph proves nothing: it always holds what restores the variables.
+    """
+    try:
+        content = (folder / "saved_model.pb").read_bytes()
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is no servable: it has no saved_model.pb.") from error
+    (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    graph = meta_graph.graph_def
+    nodes = {node.name: node for node in graph.node}
+    functions = {f.signature.name: f.node_def for f in graph.library.function}
+    for name, signature in meta_graph.signature_def.items():
+        if name == INIT:
+            continue
+        reached: dict[str, Any] = {}
+        waiting = [output.name for output in signature.outputs.values()]
+        while waiting:
+            node = nodes[waiting.pop().lstrip("^").split(":")[0]]
+            if node.name not in reached:
+                reached[node.name] = node
+                waiting += node.input
+        found, called = list(reached.values()), set[str]()
+        for node in found:  # which grows: a function's body is reached as a whole
+            for function in _functions_of(node):
+                if function in functions and function not in called:
+                    called.add(function)
+                    found += functions[function]
+        yield name, found
+
+
+def _functions_of(node: Any) -> Iterator[str]:
+    for attribute in node.attr.values():
+        yield attribute.func.name
+        yield from (function.name for function in attribute.list.func)

@@ -1,0 +1,83 @@
+"""Settings of a TensorFlow Serving model server, and its start."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tfmeta.files import write_text
+from tfmeta.serving.publishing import versions
+from tfmeta.serving.warmup import MISSING
+
+SERVER = "tensorflow_model_server"
+MODELS, BATCHING = "models.config", "batching_parameters.txt"
+GRPC_PORT, REST_PORT = 8500, 8501
+
+# Small: tasks are large, and the server has to wait for all of a batch.
+BATCHING_PARAMETERS = """\
+max_batch_size { value: 32 }
+batch_timeout_micros { value: 1000 }
+num_batch_threads { value: 2 }
+max_enqueued_batches { value: 100 }
+"""
+
+
+def write_settings(folder: Path) -> None:
+    """Writes the settings of a server of all servables in a folder.
+
+    Args:
+        folder: The folder that holds the servables' folders.
+    """
+    try:
+        from google.protobuf import text_format
+        from tensorflow_serving.config import model_server_config_pb2
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    config = model_server_config_pb2.ModelServerConfig()
+    for servable in sorted(folder.iterdir()):
+        if servable.is_dir() and versions(servable):
+            config.model_config_list.config.add(
+                name=servable.name,
+                base_path=str(servable.resolve()),
+                model_platform="tensorflow",
+            )
+    write_text(folder / MODELS, text_format.MessageToString(config))
+    write_text(folder / BATCHING, BATCHING_PARAMETERS)
+
+
+def command(folder: Path, program: str = SERVER) -> list[str]:
+    """What starts a server of all servables in a folder."""
+    return [
+        program,
+        f"--port={GRPC_PORT}",
+        f"--rest_api_port={REST_PORT}",
+        f"--model_config_file={folder / MODELS}",
+        "--enable_batching=true",
+        f"--batching_parameters_file={folder / BATCHING}",
+    ]
+
+
+def docker_command(folder: Path) -> list[str]:
+    """The same in the official container, where the servables lie in the same place."""
+    return [
+        *["docker", "run", "--rm", "-p", f"{GRPC_PORT}:{GRPC_PORT}"],
+        *["-p", f"{REST_PORT}:{REST_PORT}", "-v", f"{folder}:{folder}:ro"],
+        *["tensorflow/serving:latest", *command(folder)[1:]],
+    ]
+
+
+def find() -> str:
+    """The path of the server's program.
+
+    Raises:
+        FileNotFoundError: If it is not installed; the message says how to get it.
+    """
+    program = shutil.which(SERVER)
+    if program is None:
+        raise FileNotFoundError(
+            f"{SERVER} is not installed. Debian and Ubuntu: add the repository of "
+            "https://www.tensorflow.org/tfx/serving/setup and `apt install "
+            "tensorflow-model-server`; elsewhere use the container tensorflow/serving. It must be "
+            "at least as new as the TensorFlow that exported the servables."
+        )
+    return program

@@ -1,0 +1,64 @@
+"""Requests that a server replays before it takes others, so that the first ones are not slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+FILE = Path("assets.extra", "tf_serving_warmup_requests")
+
+# tensorflow-serving-api's messages are not imported with tfmeta: they belong to an extra.
+MISSING = "Serving needs tensorflow-serving-api: pip install 'tfmeta[serving]'."
+
+
+class Request(NamedTuple):
+    """A request to a signature."""
+
+    signature: str
+    inputs: Mapping[str, np.ndarray]
+
+
+def write_requests(folder: Path, name: str, requests: Sequence[Request]) -> None:
+    """Writes the requests where a server looks for them.
+
+    Args:
+        folder: The version's folder.
+        name: The servable's.
+        requests: Up to 1,000, which is the most that a server takes.
+    """
+    try:
+        from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    (folder / FILE).parent.mkdir()
+    with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+        for request in requests:
+            message = predict_pb2.PredictRequest()
+            message.model_spec.name = name
+            message.model_spec.signature_name = request.signature
+            for key, value in request.inputs.items():
+                message.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog(
+                predict_log=prediction_log_pb2.PredictLog(request=message)
+            )
+            writer.write(log.SerializeToString())
+
+
+def read_requests(folder: Path) -> list[Request]:
+    """The requests of a version's folder; none if it has no such file."""
+    try:
+        from tensorflow_serving.apis import prediction_log_pb2
+    except ImportError as error:
+        raise ImportError(MISSING) from error
+    if not (folder / FILE).is_file():
+        return []
+    requests = []
+    for record in tf.data.TFRecordDataset(str(folder / FILE)).as_numpy_iterator():
+        message = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+        inputs = {key: tf.make_ndarray(value) for key, value in message.inputs.items()}
+        requests.append(Request(message.model_spec.signature_name, inputs))
+    return requests
