@@ -463,3 +463,29 @@ def test_wrong_queries_are_told(
     assert tfmeta("adapt", pictures, "--support", halves, "--output", task)[0] == 0
     check_error(tfmeta("predict", task, tmp_path / "none.png"), "No such file or folder")
     check_error(tfmeta("predict", task, tmp_path / "empty"), "has no images")
+
+
+def test_export_and_check(pictures, waves, tfmeta, tmp_path):
+    servables = tmp_path / "servables"
+    for run, name, images in ((pictures, "pictures", True), (waves, "waves", False)):
+        code, out, err = tfmeta("export", run, "--output", servables / name)
+        if code == 1:
+            assert "allow_transductive=True" in err
+            code, out, err = tfmeta(
+                "export", run, "--output", servables / name, "--allow-transductive"
+            )
+        assert code == 0, err
+        assert "tensorflow_model_server --port=8500 --rest_api_port=8501" in out
+        assert f"--model_config_file={servables}/models.config" in out
+        assert f"docker run --rm -p 8500:8500 -p 8501:8501 -v {servables}:{servables}:ro" in out
+        code, out, err = tfmeta("serving", "check", servables / name, "--allow-transductive")
+        assert code == 0, err
+        assert "operations: " in out
+        assert ("adapt_and_predict_images: 2 requests answered" in out) == images
+
+
+def test_serving_without_a_server_says_how_to_get_it(tfmeta, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    code, _, err = tfmeta("serving", "run", tmp_path)
+    assert code == 1
+    assert "tensorflow/serving" in err

@@ -152,6 +152,7 @@ def _making(folder: Path) -> Iterator[Path]:
     with ExitStack() as at_end:
         # The others look for owners only while they have the lock, so none finds it half made.
         with _locked(folder):
+            _remove_leftovers(folder)
             lock = at_end.enter_context(owner.open("xb"))
             at_end.callback(owner.unlink, missing_ok=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
