@@ -1,11 +1,14 @@
 """Every Python snippet of the README and the docs runs, as a reader would run it."""
 
+import contextlib
 import re
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+from prediction_service import serving
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -24,8 +27,22 @@ def reader_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.fixture
+def server(reader_folder, monkeypatch):
+    """A server of the reader's servable, started when a client first asks for the usual address."""
+    connect = grpc.insecure_channel
+    with contextlib.ExitStack() as stack:
+
+        def channel(address):
+            assert address == "localhost:8500"
+            return connect(stack.enter_context(serving(reader_folder / "servables" / "few_shot")))
+
+        monkeypatch.setattr(grpc, "insecure_channel", channel)
+        yield
+
+
 @pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_snippets_run(page, reader_folder, glyphs_dir, monkeypatch):
+def test_snippets_run(page, reader_folder, glyphs_dir, monkeypatch, server):
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
     # TensorFlow has long started here, which the call refuses; it has a test of its own.
     monkeypatch.setattr("tfmeta.configure_threads", lambda: None)
