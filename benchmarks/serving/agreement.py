@@ -2,9 +2,9 @@
 
 python benchmarks/serving/agreement.py
 
-Exports every learner of the family (Conv4-64, 5 inner steps) and asks the servable in a process that
-does not import TensorFlow, for several numbers of tasks, support examples and queries. Prints a table
-in Markdown of the largest differences, in logits (a Relation Network: in scores).
+Exports every learner of the family (Conv4-64, 5 inner steps) and asks the servable in a process
+that does not import TensorFlow, for several numbers of tasks, support examples and queries. Prints
+a table in Markdown of the largest differences, in logits (a Relation Network: in scores).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "serving"))
@@ -28,11 +29,11 @@ N_WAY, SHAPE = 5, (28, 28, 1)
 SIZES = [(1, 5, 1), (4, 5, 15), (2, 25, 75)]
 
 
-def network() -> tfmeta.MetaLearner:
+def network() -> keras.Model:
     return backbones.conv4(N_WAY, SHAPE)
 
 
-def encoder() -> tfmeta.MetaLearner:
+def encoder() -> keras.Model:
     return backbones.conv4(None, SHAPE)
 
 
