@@ -175,7 +175,9 @@ class MatchingNetwork(MetricLearner):
             cell = keras.layers.LSTMCell.from_config(self.query_lstm.get_config())
             cell.build((None, 2 * features.shape[-1]))
             cell.set_weights(self.query_lstm.get_weights())
-        outputs = self._predict(state, features, repeated(features, state["support"]), cell)
+        # As NumPy's arrays: a TensorFlow tensor would become an input of the model's ONNX file.
+        constants = {k: np.asarray(state[k]) for k in state.keys() - {"support", "statistics"}}
+        outputs = self._predict(constants, features, repeated(features, state["support"]), cell)
         return keras.Model(x, outputs)
 
     def get_config(self) -> dict[str, Any]:
