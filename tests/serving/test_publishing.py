@@ -60,12 +60,16 @@ fill, read = _shared["fill"], _shared["read"]
 LOAD = (
     SHARED
     + f"""
-import importlib.util, itertools, os, signal, sys, time
+import importlib.util, itertools, os, shutil, signal, sys, time
 spec = importlib.util.spec_from_file_location("publishing", {publishing.__file__!r})
 publishing = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(publishing)
 assert "tensorflow" not in sys.modules
 folder, name, keep = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+if sys.argv[4:]:
+    # A real servable in place of files that tell if they are whole.
+    def fill(path, token):
+        shutil.copytree(sys.argv[4], path, dirs_exist_ok=True)
 
 def publish(i):
     token = f"{{name}}-{{i}}"
@@ -154,11 +158,32 @@ print(json.dumps({"reads": reads, "distinct": len(seen), "vanished": vanished, "
 """
 )
 
+# The same with servables, which TensorFlow's C++ loads and runs.
+LOADER = READER.replace(
+    SHARED,
+    f"""
+import json, sys
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from c_api import SavedModel, TensorFlowError
+
+def read(folder):
+    try:
+        model = SavedModel(folder)
+        (root,) = model.run("positive", {{"x": np.array([[1, 4, 9]], "float32")}})["root"]
+    except TensorFlowError as error:
+        raise FileNotFoundError(folder, str(error)) from error
+    assert root.tolist() == [1, 2, 3]
+""",
+)
+
 
 @contextmanager
 def process(source: str, *arguments: object) -> Iterator[subprocess.Popen]:
     """A Python process that is gone at the end, and whose errors are shown."""
-    command = [sys.executable, "-I", "-S", "-c", source, *map(str, arguments)]
+    options = [] if source is LOADER else ["-I", "-S"]  # Without packages, it starts fast.
+    command = [sys.executable, *options, "-c", source, *map(str, arguments)]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as running:
         try:
@@ -531,44 +556,82 @@ def phase(new: set[str], folder: Path, has_new_version: bool) -> str:
     return "between"
 
 
-def test_a_reader_never_sees_a_broken_version_whenever_publishers_are_killed(
-    tmp_path: Path,
-) -> None:
-    n_kills = 210
+N_KILLS = 210
+
+
+def kill_publishers(
+    killer: subprocess.Popen, folder: Path, check: Callable[[Path], object]
+) -> tuple[int, Counter[str]]:
+    """Kills at random moments; the newest version then, and what the publishers were doing."""
     rng = random.Random(0)
-    folder, stop = tmp_path / "name", tmp_path / "stop"
-    publish(folder, filling("first"), KEEP)
-    publish(folder, filling("second"), KEEP)
     window = 0.02
     present, old_leftovers = versions(folder), set(leftovers(folder))
     phases: Counter[str] = Counter()
+    for _ in range(N_KILLS):
+        published, end = killed(killer, f"after {rng.uniform(0, window)}")
+        assert end == -signal.SIGKILL
+        assert published == list(range(present[-1] + 1, present[-1] + 1 + len(published)))
+        before = [*present, *published][-KEEP:] if published else present
+        present = versions(folder)
+        assert present in states(before)
+        for version in present:
+            check(folder / str(version))
+        left = set(leftovers(folder))
+        phases[phase(left - old_leftovers, folder, present[-1] > before[-1])] += 1
+        # So it becomes twice as long as a publish takes here and now: half of them get through.
+        window *= 0.9 if published else 1.1
+        old_leftovers = left
+    return present[-1], phases
+
+
+def reading(reader: subprocess.Popen, stop: Path) -> dict[str, int]:
+    """What a reader saw until now."""
+    time.sleep(0.1)
+    stop.touch()
+    assert reader.wait(30) == 0
+    return json.loads(reader.stdout.readline())
+
+
+def test_a_reader_never_sees_a_broken_version_whenever_publishers_are_killed(
+    tmp_path: Path,
+) -> None:
+    folder, stop = tmp_path / "name", tmp_path / "stop"
+    publish(folder, filling("first"), KEEP)
+    publish(folder, filling("second"), KEEP)
     with process(READER, folder, stop) as reader, ready(KILLER, folder, "v", KEEP) as killer:
-        for _ in range(n_kills):
-            published, end = killed(killer, f"after {rng.uniform(0, window)}")
-            assert end == -signal.SIGKILL
-            assert published == list(range(present[-1] + 1, present[-1] + 1 + len(published)))
-            before = [*present, *published][-KEEP:] if published else present
-            present = versions(folder)
-            assert present in states(before)
-            for version in present:
-                read(folder / str(version))
-            left = set(leftovers(folder))
-            phases[phase(left - old_leftovers, folder, present[-1] > before[-1])] += 1
-            # So it becomes twice as long as a publish takes here and now: half of them get through.
-            window *= 0.9 if published else 1.1
-            old_leftovers = left
+        newest, phases = kill_publishers(killer, folder, read)
         publish(folder, filling("last"), KEEP)
-        assert versions(folder) == [present[-1], present[-1] + 1]
+        assert versions(folder) == [newest, newest + 1]
         assert leftovers(folder) == []
-        time.sleep(0.1)
-        stop.touch()
-        assert reader.wait(30) == 0
-        result = json.loads(reader.stdout.readline())
-    assert phases.total() == n_kills
+        result = reading(reader, stop)
+    assert phases.total() == N_KILLS
     assert min(phases[name] for name in ("writing", "written", "deleting")) >= 5, phases
-    assert result["last"] == present[-1] + 1
-    assert result["reads"] > n_kills
-    assert result["distinct"] > n_kills / 8
+    assert result["last"] == newest + 1
+    assert result["reads"] > N_KILLS
+    assert result["distinct"] > N_KILLS / 8
+
+
+def test_a_server_loads_every_version_it_sees_whenever_publishers_are_killed(
+    tmp_path: Path, servable: Path
+) -> None:
+    folder, stop, model = tmp_path / "name", tmp_path / "stop", servable / "10"
+    for _ in range(KEEP):
+        publish(folder, lambda path: shutil.copytree(model, path, dirs_exist_ok=True), KEEP)
+    files = snapshot(model).keys()
+
+    def check(version: Path) -> None:
+        assert snapshot(version).keys() == files
+        time.sleep(0.03)  # Enough for the reader to see what the kill has left.
+
+    with (
+        process(LOADER, folder, stop) as reader,
+        ready(KILLER, folder, "v", KEEP, model) as killer,
+    ):
+        newest, _ = kill_publishers(killer, folder, check)
+        result = reading(reader, stop)
+    assert result["last"] == newest
+    assert result["reads"] - result["vanished"] > N_KILLS / 2, result
+    assert result["distinct"] > N_KILLS / 8, result
 
 
 def test_a_kill_at_any_operation_on_files_leaves_the_old_or_the_new(tmp_path: Path) -> None:
