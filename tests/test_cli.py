@@ -484,7 +484,29 @@ def test_export_and_check(pictures, waves, tfmeta, tmp_path):
         assert ("adapt_and_predict_images: 2 requests answered" in out) == images
 
 
-def test_serving_without_a_server_says_how_to_get_it(tfmeta, tmp_path, monkeypatch):
+def test_serving_runs_the_servables_of_a_folder(waves, tfmeta, tmp_path, monkeypatch):
+    servables, programs = tmp_path / "servables", tmp_path / "bin"
+    assert tfmeta("export", waves, "--output", servables / "waves")[0] == 0
+    (servables / "waves").rename(servables / "oceans")
+    programs.mkdir()
+    server = programs / "tensorflow_model_server"
+    server.write_text("")
+    server.chmod(0o755)
+    monkeypatch.setenv("PATH", str(programs))
+    started = []
+    monkeypatch.setattr("os.execv", lambda program, arguments: started.append(arguments))
+    assert tfmeta("serving", "run", servables)[0] == 0
+    assert started[0][0] == str(server)
+    assert f"--model_config_file={servables}/models.config" in started[0]
+    assert 'name: "oceans"' in (servables / "models.config").read_text()
+    for empty in (tmp_path, servables / "oceans", tmp_path / "none"):
+        code, _, err = tfmeta("serving", "run", empty)
+        assert code == 1
+        assert "must be a folder that holds the folders of servables" in err
+
+
+def test_serving_without_a_server_says_how_to_get_it(waves, tfmeta, tmp_path, monkeypatch):
+    assert tfmeta("export", waves, "--output", tmp_path / "waves")[0] == 0
     monkeypatch.setenv("PATH", str(tmp_path))
     code, _, err = tfmeta("serving", "run", tmp_path)
     assert code == 1

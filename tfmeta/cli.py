@@ -22,6 +22,7 @@ from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.files import replacing, write_json
 from tfmeta.recipes import Recipe
+from tfmeta.serving import server
 from tfmeta.threads import configure_threads
 
 MODEL, TASK = "model.keras", "task.json"
@@ -250,10 +251,13 @@ def _export(options: argparse.Namespace) -> None:
         allow_transductive=options.allow_transductive,
         keep=options.keep,
     )
-    folder = options.output.resolve().parent
-    print(f"Published {version}. Serve all of {folder} with one of\n")
-    print(" ", shlex.join(serving.server_command(folder)))
-    print(" ", shlex.join(serving.docker_command(folder)))
+    folder = version.parent.parent
+    print(
+        f"Published {version}. Serve all of {folder} with one of the following (a server of "
+        f"TensorFlow {tf.__version__} or later):\n"
+    )
+    print(" ", shlex.join(server.command(folder)))
+    print(" ", shlex.join(server.docker_command(folder)))
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -262,8 +266,12 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _run(options: argparse.Namespace) -> None:
-    program = serving.find_server()
-    os.execv(program, serving.server_command(options.folder.resolve(), program))
+    folder = options.folder.expanduser().absolute()
+    if not folder.is_dir() or not server.servables(folder):
+        raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
+    program = server.find()
+    server.write_settings(folder)  # One may have come or gone, or all been moved.
+    os.execv(program, server.command(folder, program))
 
 
 def _plot(options: argparse.Namespace) -> None:

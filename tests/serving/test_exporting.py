@@ -1,5 +1,7 @@
 """What is exported answers as the model in memory does, without TensorFlow's Python."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import keras
 import numpy as np
 import pytest
@@ -229,6 +231,69 @@ def test_another_model_than_the_exported_one_does_not_agree(task, tmp_path):
         gate.check_agreement(version, [(request, {"logits": expected + 0.01})])
 
 
+@pytest.mark.parametrize(
+    "names", ["abc", [], ["a"] * 6, [1, 2, 3]], ids=["text", "none", "too many", "numbers"]
+)
+def test_names_must_fit_the_outputs(names, task, tmp_path):
+    with pytest.raises(ValueError, match="must be a list of 1 to 5 strings"):
+        export(task, tmp_path / "task", class_names=names)
+
+
+def test_values_have_no_names(tmp_path):
+    x = np.zeros((2, 1), "float32")
+    model = LEARNERS["maml_regression"]().adapt(x, x)
+    with pytest.raises(ValueError, match="for classifiers"):
+        export(model, tmp_path / "values", class_names=["a"])
+
+
+def test_arguments_that_do_not_fit_are_told(task, tmp_path):
+    with pytest.raises(ValueError, match="model must be a learner or a Keras model"):
+        export("my_task", tmp_path / "task")
+    with pytest.raises(ValueError, match="image_format must be an ImageFormat"):
+        export(task, tmp_path / "task", image_format={"height": 14, "width": 14})
+    with pytest.raises(ValueError, match=r"examples of shape \(14, 14, 1\), not \(13, 13, 3\)"):
+        export(task, tmp_path / "task", example_shape=(13, 13, 3))
+    inputs = [keras.Input((2,)), keras.Input((2,))]
+    two = keras.Model(inputs, keras.layers.Add()(inputs))
+    with pytest.raises(ValueError, match="must take one input"):
+        export(two, tmp_path / "two", output_kind="logits")
+    any_size = keras.Sequential([keras.Input((None, 3)), keras.layers.GlobalMaxPooling1D()])
+    with pytest.raises(ValueError, match="pass example_shape="):
+        export(any_size, tmp_path / "any", output_kind="logits")
+    with pytest.raises(ValueError, match="needs a name"):
+        export(task, "/")
+    assert list(tmp_path.iterdir()) == []
+
+
+# === Rounding ===
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_rounding_that_inner_steps_enlarge_is_no_disagreement(seed, tmp_path):
+    keras.utils.set_random_seed(seed)
+    learner = tfmeta.MAML(
+        backbones.conv4(5, (28, 28, 1), 16), 0.4, 1, test_inner_steps=10, batch_norm="support"
+    )
+    export(learner, tmp_path / "steep")
+
+
+def test_integers_are_asked_for_by_a_model_of_integers(tmp_path):
+    layers = [keras.layers.Embedding(2, 4), keras.layers.Flatten(), keras.layers.Dense(2)]
+    model = keras.Sequential([keras.Input((3,), dtype="int32"), *layers])
+    with Worker(export(model, tmp_path / "words", output_kind="logits")) as servable:
+        x = np.array([[0, 1, 1]], "int32")
+        answer = servable.run("serving_default", {"x": x})
+    np.testing.assert_allclose(answer["logits"], model.predict(x, verbose=0), rtol=1e-5)
+
+
+def test_half_precision_is_answered_in_single(tmp_path):
+    network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, dtype="mixed_float16")])
+    adapted = tfmeta.MAML(network, 0.1).adapt(RNG.random((3, 4)), np.arange(3))
+    with Worker(export(adapted, tmp_path / "half")) as servable:
+        answer = servable.run("serving_default", {"x": RNG.random((2, 4), "float32")})
+    assert answer["logits"].dtype == "float32"
+
+
 # === Files ===
 
 
@@ -245,7 +310,45 @@ def test_versions_grow_and_the_server_s_settings_name_all_servables(task, tmp_pa
     )
     found = {c.name: c.base_path for c in config.model_config_list.config}
     assert found == {name: str(tmp_path / name) for name in ("one", "two")}
-    assert "max_batch_size { value: 32 }" in (tmp_path / "batching_parameters.txt").read_text()
+    batching = tmp_path / "batching_parameters.txt"
+    assert "max_batch_size { value: 32 }" in batching.read_text()
+    # Those who know their traffic may change it.
+    batching.write_text("max_batch_size { value: 8 }")
+    export(task, tmp_path / "two")
+    assert batching.read_text() == "max_batch_size { value: 8 }"
+
+
+def test_only_servables_are_in_the_settings(task, tmp_path):
+    (tmp_path / "logs" / "7").mkdir(parents=True)
+    (tmp_path / "logs" / "7" / "a.txt").write_text("a")
+    export(task, tmp_path / "one")
+    assert (tmp_path / "models.config").read_text().count("name:") == 1
+
+
+def test_settings_that_cannot_be_written_do_not_hide_what_was_published(task, tmp_path):
+    (tmp_path / "models.config").mkdir()
+    with pytest.warns(RuntimeWarning, match="was published, but"):
+        version = export(task, tmp_path / "one")
+    assert (version / "saved_model.pb").is_file()
+
+
+def test_exports_at_once_are_all_in_the_settings(tmp_path):
+    models = [LEARNERS["maml_regression"]() for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda i: export(models[i], tmp_path / f"m{i}"), range(3)))
+    settings = (tmp_path / "models.config").read_text()
+    assert all(f'name: "m{i}"' in settings for i in range(3))
+
+
+def test_a_folder_is_taken_as_in_a_shell(task, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    assert export(task, "~/my models/task") == tmp_path / "home" / "my models" / "task" / "1"
+    assert export(task, "here") == tmp_path / "here" / "1"
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path / "there")
+    assert export(task, ".") == tmp_path / "there" / "1"
+    assert (tmp_path / "models.config").is_file()
 
 
 def test_an_example_s_shape_must_be_known(tmp_path):

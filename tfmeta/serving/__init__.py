@@ -2,15 +2,5 @@
 
 from tfmeta.serving.exporting import export
 from tfmeta.serving.gate import ServableError, check
-from tfmeta.serving.server import command as server_command
-from tfmeta.serving.server import docker_command
-from tfmeta.serving.server import find as find_server
 
-__all__ = [
-    "ServableError",
-    "check",
-    "docker_command",
-    "export",
-    "find_server",
-    "server_command",
-]
+__all__ = ["ServableError", "check", "export"]

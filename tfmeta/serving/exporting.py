@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -18,11 +20,9 @@ from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.serving import gate, signatures
 from tfmeta.serving.publishing import publish
 from tfmeta.serving.server import write_settings
-from tfmeta.serving.signatures import Signature
-from tfmeta.serving.warmup import Request, write_requests
+from tfmeta.serving.signatures import IMAGES, OUTPUTS, Signature
+from tfmeta.serving.warmup import MISSING, Request, write_requests
 
-# The output that holds what the model returns, by kind.
-OUTPUTS = {"logits": "logits", "scores": "scores", "values": "predictions"}
 N_WAY = 5  # of warmup requests, where the network does not say it
 
 
@@ -42,10 +42,14 @@ def export(
     What is published has passed the checks of `tfmeta.serving.check`, and predicts as the model
     does. Beside the servables' folders, the settings of a server are written.
 
+    Publishers may be at work at once, in threads or processes; but while a learner is exported,
+    nobody may train it.
+
     Args:
         model: A learner, or a model that `learner.adapt` returned, perhaps from a file.
             A learner adapts within each request, and keeps nothing of it.
-        folder: The servable's folder; its name is the servable's name.
+        folder: The servable's folder; its name is the servable's name. Its parent is for servables:
+            the server's settings are written there.
         class_names: Names of the classes 0, 1, … of an adapted model; by default its own.
         output_kind: What an adapted model returns: `"logits"`, `"scores"` or `"values"`. By
             default what `adapt` noted; a plain Keras model's file does not keep it.
@@ -58,8 +62,14 @@ def export(
         The folder of the new version.
 
     Raises:
-        ValueError: If the model is transductive (unless allowed), or an option is missing.
+        ValueError: If the model is transductive (unless allowed), or an option is missing or does
+            not fit.
         ServableError: If the servable fails a check; nothing is published then.
+        ImportError: Without the extra `tfmeta[serving]`.
+        OSError: If the folder cannot be written.
+
+    Warns:
+        RuntimeWarning: If the version was published, but not the server's settings.
 
     Example:
 
@@ -71,10 +81,20 @@ def export(
     >>> tfmeta.serving.export(learner, folder).relative_to(folder)
     PosixPath('1')
     """
+    if importlib.util.find_spec("tensorflow_serving") is None:
+        raise ImportError(MISSING)
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model must be a learner or a Keras model; got {model!r}.")
+    folder = Path(folder).expanduser().absolute()
+    if folder.name in ("", ".."):
+        raise ValueError("The servable needs a name: give a folder of its own, as in servables/it.")
     _check_transductive(model, allow_transductive)
-    shape = tuple(_example_shape(model) if example_shape is None else example_shape)
-    if image_format is not None and image_format.shape != shape:
-        raise ValueError(f"{image_format} does not fit the model's examples of shape {shape}.")
+    shape = _example_shape(model, example_shape)
+    if image_format is not None and getattr(image_format, "shape", None) != shape:
+        raise ValueError(
+            f"image_format must be an ImageFormat of the model's examples, which have the shape "
+            f"{shape}; got {image_format!r}."
+        )
     if isinstance(model, MetaLearner):
         if class_names is not None or output_kind is not None:
             raise ValueError(
@@ -83,10 +103,18 @@ def export(
         servable = _of_learner(model, shape, image_format)
     else:
         servable = _of_adapted(model, shape, class_names, output_kind, image_format)
-    return _publish(model, Path(folder), *servable, allow_transductive, keep)
+    return _publish(model, folder, servable, allow_transductive, keep)
 
 
-Servable = tuple[dict[str, Signature], list[Request], list[tuple[Request, dict[str, Any]]]]
+class Servable(NamedTuple):
+    """What is to be written, and the proof that it is right.
+
+    `expected` are requests, and what the model in memory answers.
+    """
+
+    signatures: dict[str, Signature]
+    warmup: list[Request]
+    expected: list[tuple[Request, dict[str, Any]]]
 
 
 def _of_adapted(
@@ -103,22 +131,35 @@ def _of_adapted(
             'Say what the model returns: output_kind="logits", "scores" or "values" (a plain Keras '
             f"model's file does not keep it); got {output_kind!r}."
         )
+    dtype = _input_dtype(model)
     rng = np.random.default_rng(0)
-    batches = [_examples(rng, (n, *shape), model.variable_dtype) for n in (1, 3)]
+    batches = [_examples(rng, (n, *shape), dtype) for n in (1, 3)]
+    predict = _in_memory(model, tf.TensorSpec([None, *shape], dtype))
+    predictions = [predict(x) for x in batches]
+    if class_names is not None:
+        class_names = _checked_names(class_names, output_kind, predictions[0].shape[-1])
+        predictions = [of_all[:, : len(class_names)] for of_all in predictions]
     requests = [Request("serving_default", {"x": x}) for x in batches]
     key = OUTPUTS[output_kind]
-    n_classes = None if class_names is None else len(class_names)
-    expected = [
-        (request, {key: np.asarray(model(request.inputs["x"], training=False))[:, :n_classes]})
-        for request in requests
-    ]
+    expected = [(r, {key: p}) for r, p in zip(requests, predictions, strict=True)]
     if image_format is not None:
         requests += [Request("predict_images", {"images": _images(x)}) for x in batches]
-    return (
-        signatures.of_adapted(model, shape, output_kind, class_names, image_format),
-        requests,
-        expected,
-    )
+    named = signatures.of_adapted(model, shape, dtype, output_kind, class_names, image_format)
+    return Servable(named, requests, expected)
+
+
+def _checked_names(class_names: Sequence[str], output_kind: str, n_outputs: int) -> list[str]:
+    """The names; of a task with fewer classes than the network has outputs, so many."""
+    names = list(class_names)
+    if output_kind == "values":
+        raise ValueError("class_names are for classifiers; this model returns values.")
+    is_text = isinstance(class_names, str) or not all(isinstance(name, str) for name in names)
+    if is_text or not 1 <= len(names) <= n_outputs:
+        raise ValueError(
+            f"class_names must be a list of 1 to {n_outputs} strings, for the model has "
+            f"{n_outputs} outputs; got {class_names!r}."
+        )
+    return names
 
 
 def _of_learner(
@@ -153,18 +194,13 @@ def _of_learner(
     requests: list[Request] = []
     expected: list[tuple[Request, dict[str, Any]]] = []
     key = OUTPUTS[learner.output_kind]
-    # In a graph of unknown sizes, too, where the same kernels compute it: after some inner steps, a
-    # difference by rounding alone can be any size.
-    in_memory = tf.function(
-        lambda inputs: learner(inputs, training=False),
-        input_signature=[named["adapt_and_predict"].inputs],
-        autograph=False,
-    )
+    adapt_and_predict = _in_memory(learner, named["adapt_and_predict"].inputs)
     for inputs in (episode(1), episode(2)):
-        predictions = in_memory(inputs).numpy()
+        predictions = adapt_and_predict(inputs)
         if "adapt" in named:
             function, specs = named["adapt"]
-            state = function({name: tf.constant(inputs[name]) for name in specs})
+            adapt = tf.function(function, input_signature=[specs], autograph=False)
+            state = adapt({name: tf.constant(inputs[name]) for name in specs})
             inputs = {**inputs, **{name: x.numpy() for name, x in state.items()}}
         for name, signature in named.items():
             request = Request(name, _for(signature, inputs))
@@ -172,39 +208,54 @@ def _of_learner(
             # Of encoded images, pixels are rounded.
             if not name.endswith("_images"):
                 expected.append((request, {} if name == "adapt" else {key: predictions}))
-    return named, requests, expected
+    return Servable(named, requests, expected)
+
+
+def _in_memory(model: keras.Model, spec: Any) -> Callable[[Any], np.ndarray]:
+    """The model's predictions, computed in a graph of unknown sizes, as those of the servable.
+
+    Other kernels round otherwise, and after some inner steps such a difference can be any size.
+    """
+    function = tf.function(
+        lambda inputs: tf.cast(model(inputs, training=False), model.variable_dtype),
+        input_signature=[spec],
+        autograph=False,
+    )
+    return lambda inputs: function(inputs).numpy()
 
 
 def _for(signature: Signature, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The inputs of a signature, encoded where it takes images."""
-    images = {"support_images": "support_x", "query_images": "query_x"}
+    arrays = {images: x for x, images in IMAGES.items()}
     return {
-        name: _images(inputs[images[name]]) if name in images else inputs[name]
+        name: _images(inputs[arrays[name]]) if name in arrays else inputs[name]
         for name in signature.inputs
     }
 
 
 def _publish(
-    model: keras.Model,
-    folder: Path,
-    named: dict[str, Signature],
-    requests: list[Request],
-    expected: list[tuple[Request, dict[str, Any]]],
-    allow_transductive: bool,
-    keep: int,
+    model: keras.Model, folder: Path, servable: Servable, allow_transductive: bool, keep: int
 ) -> Path:
     def write(version: Path) -> None:
         archive = keras.export.ExportArchive()
         archive.track(model)
-        for name, signature in named.items():
+        for name, signature in servable.signatures.items():
             archive.add_endpoint(name, signature.function, [dict(signature.inputs)])
         archive.write_out(str(version), verbose=False)
-        write_requests(version, folder.name, requests)
+        write_requests(version, folder.name, servable.warmup)
         gate.check(version, allow_transductive)
-        gate.check_agreement(version, expected)
+        gate.check_agreement(version, servable.expected)
 
     published = publish(folder, write, keep)
-    write_settings(folder.parent)
+    try:
+        write_settings(folder.parent)
+    except OSError as error:
+        warnings.warn(
+            f"{published} was published, but the server's settings beside could not be written: "
+            f"{error}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
     return published
 
 
@@ -220,17 +271,36 @@ def _check_transductive(model: keras.Model, allowed: bool) -> None:
         )
 
 
-def _example_shape(model: keras.Model) -> tuple[int, ...]:
+def _example_shape(model: keras.Model, given: Sequence[int] | None) -> tuple[int, ...]:
     learner = model.learner if isinstance(model, AdaptedModel) else model
+    known: Any = None
     for part in (getattr(learner, "encoder", None), getattr(learner, "network", None), learner):
         shape = getattr(part, "input_shape", None)
-        if isinstance(shape, list):  # CAVIA's network takes a context, too.
-            shape = shape[0]
+        if isinstance(shape, list) and isinstance(learner, MetaLearner):
+            shape = shape[0]  # CAVIA's network takes a context, too.
         if shape is not None:
-            return tuple(shape[1:])
-    raise ValueError(
-        f"{model.name!r} does not tell the shape of its examples: pass example_shape=."
-    )
+            known = shape
+            break
+    if isinstance(known, list | dict):
+        raise ValueError(f"{model.name!r} must take one input; it takes {known}.")
+    if known is not None:
+        known = tuple(known[1:])
+    if given is None:
+        if known is None or None in known:
+            raise ValueError(
+                f"{model.name!r} does not tell the shape of its examples: pass example_shape=."
+            )
+        return known
+    shape = tuple(given)
+    if known is not None and not tf.TensorShape(known).is_compatible_with(shape):
+        raise ValueError(f"{model.name!r} takes examples of shape {known}, not {shape}.")
+    return shape
+
+
+def _input_dtype(model: keras.Model) -> str:
+    """The dtype of the examples: that of a functional model's input, or else of its variables."""
+    inputs = getattr(model, "inputs", None)
+    return inputs[0].dtype if inputs else model.variable_dtype
 
 
 def _outputs_shape(learner: MetaLearner, shape: tuple[int, ...]) -> tuple[int, ...] | None:
@@ -244,7 +314,9 @@ def _outputs_shape(learner: MetaLearner, shape: tuple[int, ...]) -> tuple[int, .
 
 
 def _examples(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
-    return rng.uniform(size=shape).astype(dtype)
+    if tf.as_dtype(dtype).is_floating:
+        return rng.uniform(size=shape).astype(dtype)
+    return rng.integers(0, 2, shape).astype(dtype)
 
 
 def _images(x: np.ndarray) -> np.ndarray:

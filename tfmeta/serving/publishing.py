@@ -77,7 +77,7 @@ def publish(folder: Path, write: Callable[[Path], None], keep: int = 3) -> Path:
                 f"left {temporary} empty."
             )
         _sync(temporary)
-        with _locked(folder):
+        with locked(folder):
             version = folder / str(_next_number(folder))
             temporary.rename(version)
             for changed in (folder, *(path.parent for path in new)):
@@ -121,8 +121,11 @@ def _next_number(folder: Path) -> int:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Makes this the only publisher that numbers, renames or deletes; makes the folder, too."""
+def locked(folder: Path) -> Iterator[None]:
+    """Makes this the only process and thread that has this folder locked; makes it, too.
+
+    In a servable's folder, it is the only one that numbers, renames or deletes versions.
+    """
     lock = _acquire(folder / LOCK)
     try:
         yield
@@ -151,7 +154,7 @@ def _making(folder: Path) -> Iterator[Path]:
     owner = _owner(temporary)
     with ExitStack() as at_end:
         # The others look for owners only while they have the lock, so none finds it half made.
-        with _locked(folder):
+        with locked(folder):
             _remove_leftovers(folder)
             lock = at_end.enter_context(owner.open("xb"))
             at_end.callback(owner.unlink, missing_ok=True)
@@ -170,7 +173,7 @@ def _new_folders(folder: Path) -> Iterator[list[Path]]:
     except BaseException:
         with suppress(OSError):
             if missing:
-                with _locked(folder):
+                with locked(folder):
                     if [path.name for path in folder.iterdir()] == [LOCK]:
                         (folder / LOCK).unlink()
             for path in missing:

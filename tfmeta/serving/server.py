@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 from tfmeta.files import write_text
-from tfmeta.serving.publishing import versions
+from tfmeta.serving.publishing import locked, versions
 from tfmeta.serving.warmup import MISSING
 
 SERVER = "tensorflow_model_server"
 MODELS, BATCHING = "models.config", "batching_parameters.txt"
 GRPC_PORT, REST_PORT = 8500, 8501
 
-# Small: tasks are large, and the server has to wait for all of a batch.
+# For a server that batches, which is not the default: see docs/serving.md.
 BATCHING_PARAMETERS = """\
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 1000 }
@@ -25,35 +26,49 @@ max_enqueued_batches { value: 100 }
 def write_settings(folder: Path) -> None:
     """Writes the settings of a server of all servables in a folder.
 
+    `models.config` is written anew; `batching_parameters.txt` stays if there is one.
+
     Args:
         folder: The folder that holds the servables' folders.
+
+    Raises:
+        ImportError: Without the extra `tfmeta[serving]`.
     """
     try:
         from google.protobuf import text_format
         from tensorflow_serving.config import model_server_config_pb2
     except ImportError as error:
         raise ImportError(MISSING) from error
-    config = model_server_config_pb2.ModelServerConfig()
-    for servable in sorted(folder.iterdir()):
-        if servable.is_dir() and versions(servable):
+    # Else of two publishers at once, one might miss the other's servable, and write last.
+    with locked(folder):
+        config = model_server_config_pb2.ModelServerConfig()
+        for servable in servables(folder):
             config.model_config_list.config.add(
-                name=servable.name,
-                base_path=str(servable.resolve()),
-                model_platform="tensorflow",
+                name=servable.name, base_path=str(servable.absolute()), model_platform="tensorflow"
             )
-    write_text(folder / MODELS, text_format.MessageToString(config))
-    write_text(folder / BATCHING, BATCHING_PARAMETERS)
+        write_text(folder / MODELS, text_format.MessageToString(config))
+        if not (folder / BATCHING).exists():
+            write_text(folder / BATCHING, BATCHING_PARAMETERS)
+
+
+def servables(folder: Path) -> list[Path]:
+    """The folders in a folder that hold versions of a SavedModel, and may be read."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.is_dir()
+        and os.access(path, os.R_OK | os.X_OK)
+        and any((path / str(version) / "saved_model.pb").is_file() for version in versions(path))
+    )
 
 
 def command(folder: Path, program: str = SERVER) -> list[str]:
-    """What starts a server of all servables in a folder."""
+    """The command line that starts a server of all servables in a folder."""
     return [
         program,
         f"--port={GRPC_PORT}",
         f"--rest_api_port={REST_PORT}",
         f"--model_config_file={folder / MODELS}",
-        "--enable_batching=true",
-        f"--batching_parameters_file={folder / BATCHING}",
     ]
 
 

@@ -30,6 +30,9 @@ PNG, JPEG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
 # What encoded images are called in place of arrays.
 IMAGES = {"x": "images", "support_x": "support_images", "query_x": "query_images"}
 
+# The output that holds what the model returns, by kind.
+OUTPUTS = {"logits": "logits", "scores": "scores", "values": "predictions"}
+
 
 class Signature(NamedTuple):
     """A function of a servable, and what it takes."""
@@ -44,6 +47,7 @@ class Signature(NamedTuple):
 def of_adapted(
     model: keras.Model,
     example_shape: Sequence[int],
+    dtype: str,
     output_kind: str,
     class_names: Sequence[str] | None,
     image_format: ImageFormat | None,
@@ -54,10 +58,10 @@ def of_adapted(
         name = _name_in(inputs, "x")
         some = tf.shape(inputs[name])[0] > 0
         (x,) = _checked([(f"{name} must hold at least one example", some)], inputs[name])
-        predictions = model(_finite(name, x), training=False)
+        predictions = tf.cast(model(_finite(name, x), training=False), model.variable_dtype)
         return _named(predictions, output_kind, name, class_names)
 
-    x = tf.TensorSpec([None, *example_shape], model.variable_dtype, "x")
+    x = tf.TensorSpec([None, *example_shape], dtype, "x")
     signatures = {"serving_default": Signature(predict, {"x": x})}
     if image_format is not None:
         signatures["predict_images"] = _on_images(signatures["serving_default"], image_format)
@@ -292,12 +296,9 @@ def _named(
     if class_names is not None:
         predictions = predictions[..., : len(class_names)]
     predictions = _finite(f"the predictions for {inputs}", predictions)
-    if output_kind == "values":
-        return {"predictions": predictions}
-    if output_kind == "scores":
-        outputs = {"scores": predictions}
-    else:
-        outputs = {"logits": predictions, "probabilities": tf.nn.softmax(predictions)}
+    outputs = {OUTPUTS[output_kind]: predictions}
+    if output_kind == "logits":
+        outputs["probabilities"] = tf.nn.softmax(predictions)
     if class_names is not None:
         outputs["classes"] = tf.repeat([list(class_names)], tf.shape(predictions)[0], axis=0)
     return outputs
