@@ -274,6 +274,77 @@ def test_binary_labels_are_not_broadcast_against_a_column_of_outputs(inner_loss)
     np.testing.assert_allclose(learner.adapt(x, y).get_weights()[0], expected, rtol=1e-4)
 
 
+# === Classification or regression ===
+
+SPARSE = keras.losses.SparseCategoricalCrossentropy
+
+
+def network_for(kind, n_outputs=3):
+    activation = "softmax" if kind == "scores" else None
+    return keras.Sequential([keras.Input((4,)), keras.layers.Dense(n_outputs, activation)])
+
+
+def learners_with(inner_loss, kind):
+    encoder = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5)])
+    head = keras.Sequential(
+        [keras.Input((5,)), keras.layers.Dense(3, "softmax" if kind == "scores" else None)]
+    )
+    x, context = keras.Input((4,)), keras.Input((2,))
+    outputs = network_for(kind)(x + keras.layers.Dense(4)(context))
+    return [
+        tfmeta.MAML(network_for(kind), inner_loss=inner_loss),
+        tfmeta.MetaSGD(network_for(kind), inner_loss=inner_loss),
+        tfmeta.MAMLPlusPlus(network_for(kind), inner_loss=inner_loss),
+        tfmeta.Reptile(network_for(kind), inner_loss=inner_loss),
+        tfmeta.MetaLSTM(network_for(kind), inner_loss=inner_loss),
+        tfmeta.ANIL(encoder, head, inner_loss=inner_loss),
+        tfmeta.CAVIA(keras.Model([x, context], outputs), inner_loss=inner_loss),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("inner_loss", "kind"),
+    [
+        (None, "logits"),
+        (SPARSE(from_logits=True), "logits"),
+        (SPARSE(), "scores"),
+        ("SparseCategoricalCrossentropy", "scores"),
+        ("sparse_categorical_crossentropy", "scores"),
+        (keras.losses.sparse_categorical_crossentropy, "scores"),
+        ("mse", "values"),
+        (squared_error, "values"),
+    ],
+)
+def test_the_inner_loss_tells_what_the_network_returns(inner_loss, kind):
+    x = RNG.normal(size=(3, 4)).astype("float32")
+    for learner in learners_with(inner_loss, kind):
+        assert learner.output_kind == kind
+        assert learner.default_loss().from_logits == (kind != "scores")
+        if kind == "values":
+            assert learner.adapt(x, RNG.normal(size=(3, 3))).output_kind == kind
+            continue
+        assert learner.adapt(x, np.array([0, 1, 2])).output_kind == kind
+        with pytest.raises(ValueError, match=r"Labels must be from 0 to 2.* another inner_loss="):
+            learner.adapt(x, np.array([0, 1, 3]))
+        with pytest.raises(ValueError, match="must be integer labels"):
+            learner.adapt(x, np.array([0.0, 1.0, 2.0]))
+
+
+@pytest.mark.parametrize("inner_loss", [SPARSE(), "sparse_categorical_crossentropy"])
+def test_inner_steps_on_probabilities_are_those_on_logits(inner_loss, tmp_path):
+    inputs, _ = classification_tasks(n_tasks=1, dtype="float32")
+    networks = network_for("scores"), network_for("logits")
+    networks[1].set_weights(networks[0].get_weights())
+    of_scores = tfmeta.MAML(networks[0], 0.5, inner_steps=2, inner_loss=inner_loss)
+    of_logits = tfmeta.MAML(networks[1], 0.5, inner_steps=2)
+    scores, logits = of_scores(inputs), of_logits(inputs)
+    np.testing.assert_allclose(scores, keras.ops.softmax(logits), rtol=1e-4, atol=1e-6)
+    of_scores.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    assert loaded.output_kind == "scores"
+    np.testing.assert_array_equal(loaded(inputs), scores)
+
+
 # === Base networks ===
 
 

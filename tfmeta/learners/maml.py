@@ -56,8 +56,9 @@ class MAML(MetaLearner):
             defaults to `inner_steps`.
         first_order: Whether to ignore second derivatives (first-order MAML).
         inner_loss: Any Keras loss, by name, function or object; averaged over the support set.
-            Defaults to sparse categorical cross-entropy from logits. Regression needs its own,
-            for example `"mse"`.
+            Defaults to sparse categorical cross-entropy from logits. By its name, as in Keras, it
+            is that of probabilities, for a network that ends in a softmax. Regression needs
+            another, for example `"mse"`.
         batch_norm: How the network's `BatchNormalization` layers normalise.
             `"transductive"`: the support set and the queries each by their own statistics, in
             training and test, as published. A query's prediction then depends on the other
@@ -164,9 +165,19 @@ class MAML(MetaLearner):
 
     @property
     def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """Logits of classes, if the inner loss is one of them; else values."""
-        of_classes = isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy)
-        return "logits" if of_classes else "values"
+        """What the inner loss compares with labels, logits or scores of classes; else values."""
+        if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy):
+            return "logits" if self.inner_loss.from_logits else "scores"
+        # Keras's function, which the name stands for, takes probabilities, too.
+        of_classes = self.inner_loss is keras.losses.sparse_categorical_crossentropy
+        return "scores" if of_classes else "values"
+
+    def default_loss(self) -> keras.losses.Loss:
+        """The loss by which the method was published, for classification.
+
+        From logits, or from probabilities if the inner loss says that the network returns these.
+        """
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=self.output_kind != "scores")
 
     # === The algorithm ===
 
@@ -314,7 +325,7 @@ class MAML(MetaLearner):
         by the batch's own statistics: `predict` with a `batch_size` that holds all queries.
         """
         labels = np.asarray(support_y)
-        if self.output_kind == "logits" and labels.size:
+        if self.output_kind != "values" and labels.size:
             try:
                 check_labels(labels, self._n_outputs(np.shape(support_x)[1:]))
             except ValueError as error:
