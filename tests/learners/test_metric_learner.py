@@ -4,10 +4,13 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfmeta
 
@@ -192,3 +195,62 @@ def test_images_of_any_size(learner):
     # The mean over a constant image does not depend on its size.
     small, large = (model(np.full((1, n, n, 2), 0.7, "float32")) for n in (3, 9))
     np.testing.assert_allclose(small, large, rtol=1e-4, atol=1e-5)
+
+
+# === The number of classes ===
+
+LEARNERS = {
+    "prototypical": lambda: tfmeta.PrototypicalNetwork(encoder(True)),
+    "matching": lambda: tfmeta.MatchingNetwork(encoder(True)),
+    "full_context": lambda: tfmeta.MatchingNetwork(encoder(True), full_context=True),
+    "relation": lambda: tfmeta.RelationNetwork(encoder(True), module(False)),
+}
+
+
+def episode(n_way=3):
+    labels = np.arange(2 * n_way)[None] % n_way
+    x, q = (RNG.normal(size=(1, n, 5)).astype("float32") for n in (2 * n_way, 4))
+    return {"support_x": x, "support_y": labels, "query_x": q}
+
+
+@pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
+def test_a_number_of_classes_holds_in_the_thread_that_gave_it(learner):
+    learner, inputs = learner(), episode(n_way=3)
+    expected = learner(inputs).numpy()
+    with ThreadPoolExecutor(1) as other, learner.for_n_way(tf.constant(7)):
+        np.testing.assert_array_equal(other.submit(learner, inputs).result(timeout=60), expected)
+        assert learner(inputs).shape == (1, 4, 7)
+    assert learner(inputs).shape == (1, 4, 3)
+
+
+@pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
+def test_several_threads_trace_one_learner_for_numbers_of_classes_of_their_own(learner):
+    learner, inputs = learner(), episode(n_way=2)
+    learner(inputs)
+    everyone = threading.Barrier(4, timeout=60)
+
+    def trace(n_way):
+        def adapt_and_predict(inputs, n_way):
+            with learner.for_n_way(n_way):
+                everyone.wait()
+                predictions = learner(inputs)
+                everyone.wait()
+            return predictions
+
+        return tf.function(adapt_and_predict, autograph=False)(inputs, tf.constant(n_way))
+
+    with ThreadPoolExecutor(4) as threads:
+        for n_way, predictions in zip((2, 3, 4, 5), threads.map(trace, (2, 3, 4, 5)), strict=True):
+            assert predictions.shape == (1, 4, n_way)
+
+
+def test_numbers_of_classes_nest_and_are_one_learner_s_own():
+    learner, other = LEARNERS["prototypical"](), LEARNERS["matching"]()
+    inputs = episode(n_way=3)
+    with learner.for_n_way(tf.constant(7)), other.for_n_way(tf.constant(5)):
+        with pytest.raises(KeyError), learner.for_n_way(None):
+            assert learner(inputs).shape == (1, 4, 3)
+            assert other(inputs).shape == (1, 4, 5)
+            raise KeyError
+        assert learner(inputs).shape == (1, 4, 7)
+        assert other(inputs).shape == (1, 4, 5)

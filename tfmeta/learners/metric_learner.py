@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -20,6 +22,12 @@ from tfmeta.learners.functional import (
     normalises_together,
 )
 from tfmeta.learners.meta_learner import MetaLearner, check_labels
+
+# What `for_n_way` says, by the learner's id. One of each thread: a tensor of the graph that one
+# thread traces is of no use in another's. Not in the learner, for a ContextVar is never freed.
+_N_WAY: ContextVar[Mapping[int, tf.Tensor | None]] = ContextVar(
+    "n_way", default=MappingProxyType({})
+)
 
 
 class MetricLearner(MetaLearner):
@@ -44,7 +52,6 @@ class MetricLearner(MetaLearner):
         super().__init__(**kwargs)
         self.encoder = encoder
         self.batch_norm = batch_norm
-        self._n_way: tf.Tensor | None = None
 
     def build_if_possible(self) -> None:
         """To call at the end of the constructor: builds what needs the encoder's shapes."""
@@ -110,17 +117,22 @@ class MetricLearner(MetaLearner):
         labels = tf.cast(support_y, tf.int32)
         if support_mask is not None:
             labels = tf.where(tf.cast(support_mask, tf.bool), labels, -1)
-        n_way = tf.reduce_max(labels) + 1 if self._n_way is None else self._n_way
+        n_way = _N_WAY.get().get(id(self))
+        if n_way is None:
+            n_way = tf.reduce_max(labels) + 1
         return tf.one_hot(labels, n_way, dtype=self.variable_dtype)
 
     @contextlib.contextmanager
     def for_n_way(self, n_way: tf.Tensor | None) -> Iterator[None]:
-        """While it is open, all tasks have n_way classes, where the labels would tell how many."""
-        self._n_way = n_way
+        """While it is open, all tasks have n_way classes, where the labels would tell how many.
+
+        All tasks of the thread that opened it: learners are called and exported in several at once.
+        """
+        token = _N_WAY.set({**_N_WAY.get(), id(self): n_way})
         try:
             yield
         finally:
-            self._n_way = None
+            _N_WAY.reset(token)
 
     # === One task ===
 
