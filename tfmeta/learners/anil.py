@@ -94,10 +94,9 @@ class ANIL(MAML):
     def _build_if_possible(self) -> None:
         """Not yet: the encoder is set after MAML's part of the constructor."""
 
-    def build(self, input_shape: Any) -> None:
-        if not self.network.built:
+    def _build_network(self, input_shape: Any) -> None:
+        if not (self.encoder.built and self.network.built):
             self.network(self.encoder(keras.Input(tuple(input_shape["support_x"][2:]))))
-        super().build(input_shape)
 
     def adapt_task(
         self,

@@ -140,9 +140,10 @@ class MAML(MetaLearner):
             self.build(None)
 
     def build(self, input_shape: Any) -> None:
-        if not self.network.built:
-            # A subclassed network builds its layers when it is called.
-            self.network(keras.Input(tuple(input_shape["support_x"][2:])))
+        """Builds what is not built; `input_shape` is that of the inputs, or None if nothing is."""
+        if input_shape is not None:
+            self._see(input_shape["support_x"][2:])
+        self._build_network(input_shape)
         if not self.built:
             if self.inner_rule.built:
                 raise ValueError(
@@ -154,6 +155,11 @@ class MAML(MetaLearner):
             self._check_steps(max(self.inner_steps, self.test_inner_steps))
             self.inner_rule.built = True
         self.built = True
+
+    def _build_network(self, input_shape: Any) -> None:
+        if not self.network.built:
+            # A subclassed network builds its layers when it is called.
+            self.network(keras.Input(tuple(input_shape["support_x"][2:])))
 
     def _check_steps(self, steps: int) -> None:
         most = self.inner_rule.max_inner_steps

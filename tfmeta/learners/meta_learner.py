@@ -60,6 +60,7 @@ class MetaLearner(keras.Model):
         self.supports_jit = False
         self._adapt_function: Any = None
         self._predict_functions: dict[str, Any] = {}
+        self._seen_shape: tuple[int, ...] | None = None
 
     @property
     def compute_dtype(self) -> str:
@@ -72,6 +73,28 @@ class MetaLearner(keras.Model):
     @property
     def _default_save_signature(self) -> None:
         """None: Keras would guess that a learner inside of an exported model takes an array."""
+
+    @property
+    def example_shape(self) -> tuple[int, ...] | None:
+        """The shape of one example, where it is known.
+
+        The one that the network or encoder takes; if that takes several, or does not tell, the one
+        that the learner was last built for, called with or adapted to.
+        """
+        # A learner that has both gives the network the encoder's features.
+        network = getattr(self, "encoder", getattr(self, "network", None))
+        shape = getattr(network, "input_shape", None)
+        if isinstance(shape, list):  # CAVIA's network takes a context, too.
+            shape = shape[0]
+        if isinstance(shape, tuple) and None not in shape[1:]:
+            return shape[1:]
+        return self._seen_shape
+
+    def _see(self, shape: Any) -> None:
+        """Remembers the shape of an example, if it is known in full."""
+        shape = tf.TensorShape(shape)
+        if shape.is_fully_defined():
+            self._seen_shape = tuple(shape)
 
     # === What a learner supplies ===
 
@@ -127,6 +150,7 @@ class MetaLearner(keras.Model):
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Adapts to every task of the meta-batch and predicts its queries. See the class."""
         inputs = _checked_inputs(inputs)
+        self._see(inputs["query_x"].shape[2:])
         n_tasks = tf.shape(inputs["query_x"])[0]
         predictions, updates = tf.map_fn(
             lambda elements: self._run_task(elements[0], elements[1], training),
@@ -162,6 +186,7 @@ class MetaLearner(keras.Model):
                 )
             return super().train_step(data)
         inputs = _checked_inputs(x)
+        self._see(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
         n_tasks = tf.shape(inputs["query_x"])[0]
@@ -251,6 +276,7 @@ class MetaLearner(keras.Model):
         """
         support_x, support_y = np.asarray(support_x), np.asarray(support_y)
         check_support(support_x, support_y)
+        self._see(support_x.shape[1:])
         episode = {"support_x": support_x[None], "support_y": support_y[None]}
         if not self.built:
             self({**episode, "query_x": support_x[None]})

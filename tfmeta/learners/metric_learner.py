@@ -59,6 +59,9 @@ class MetricLearner(MetaLearner):
             self.build(None)
 
     def build(self, input_shape: Any) -> None:
+        """Builds what is not built; `input_shape` is that of the inputs, or None if nothing is."""
+        if input_shape is not None:
+            self._see(input_shape["support_x"][2:])
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
             features = self.encoder.output_shape
         else:
