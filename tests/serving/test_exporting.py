@@ -333,7 +333,9 @@ def test_settings_that_cannot_be_written_do_not_hide_what_was_published(task, tm
 
 
 def test_exports_at_once_are_all_in_the_settings(tmp_path):
-    models = [LEARNERS["maml_regression"]() for _ in range(3)]
+    # Twice the same: what one thread traces is of no use in the other's graph.
+    same = LEARNERS["prototypical_network"]()
+    models = [same, same, LEARNERS["maml_regression"]()]
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(lambda i: export(models[i], tmp_path / f"m{i}"), range(3)))
     settings = (tmp_path / "models.config").read_text()
@@ -349,6 +351,22 @@ def test_a_folder_is_taken_as_in_a_shell(task, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "there")
     assert export(task, ".") == tmp_path / "there" / "1"
     assert (tmp_path / "models.config").is_file()
+
+
+def test_a_learner_that_was_never_called_is_built(tmp_path):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(2)
+
+        def call(self, x):
+            return self.dense(x)
+
+    learner = tfmeta.PrototypicalNetwork(Own(), batch_norm="support")
+    with pytest.raises(ValueError, match="example_shape="):
+        export(learner, tmp_path / "own")
+    export(learner, tmp_path / "own", example_shape=[3])
+    assert learner.built
 
 
 def test_an_example_s_shape_must_be_known(tmp_path):

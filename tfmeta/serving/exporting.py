@@ -96,6 +96,8 @@ def export(
             f"{shape}; got {image_format!r}."
         )
     if isinstance(model, MetaLearner):
+        if not model.built:
+            model.build({"support_x": (None, None, *shape)})
         if class_names is not None or output_kind is not None:
             raise ValueError(
                 "class_names and output_kind are for adapted models, not for learners."
@@ -273,18 +275,13 @@ def _check_transductive(model: keras.Model, allowed: bool) -> None:
 
 def _example_shape(model: keras.Model, given: Sequence[int] | None) -> tuple[int, ...]:
     learner = model.learner if isinstance(model, AdaptedModel) else model
-    known: Any = None
-    for part in (getattr(learner, "encoder", None), getattr(learner, "network", None), learner):
-        shape = getattr(part, "input_shape", None)
-        if isinstance(shape, list) and isinstance(learner, MetaLearner):
-            shape = shape[0]  # CAVIA's network takes a context, too.
-        if shape is not None:
-            known = shape
-            break
-    if isinstance(known, list | dict):
-        raise ValueError(f"{model.name!r} must take one input; it takes {known}.")
-    if known is not None:
-        known = tuple(known[1:])
+    if isinstance(learner, MetaLearner):
+        known = learner.example_shape
+    else:
+        batch = getattr(learner, "input_shape", None)
+        if isinstance(batch, list | dict):
+            raise ValueError(f"{model.name!r} must take one input; it takes {batch}.")
+        known = None if batch is None else tuple(batch[1:])
     if given is None:
         if known is None or None in known:
             raise ValueError(
