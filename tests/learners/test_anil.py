@@ -244,3 +244,22 @@ def test_labels_beyond_the_head_are_refused():
 def test_body_and_head_may_have_the_same_name():
     body = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)], name="head")
     tfmeta.ANIL(body, 2).adapt(np.zeros((2, 3), "float32"), np.array([0, 1]))
+
+
+def test_a_body_that_keras_cannot_copy_adapts_too():
+    class Body(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = keras.layers.Dense(8)
+
+        def call(self, x):
+            return self.dense(x)
+
+        def get_config(self):
+            raise NotImplementedError
+
+    learner = tfmeta.ANIL(Body(), 3, 0.1, 2, batch_norm="support")
+    x, y = np.random.default_rng(0).random((6, 4), "float32"), np.arange(6) % 3
+    adapted = learner.adapt(x, y)
+    episode = {"support_x": x[None], "support_y": y[None], "query_x": x[None]}
+    np.testing.assert_allclose(adapted.predict(x, verbose=0), learner(episode)[0], rtol=1e-5)

@@ -8,7 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import copy_with_statistics, copy_with_values
+from tfmeta.learners.adapted_model import (
+    NotCopyableError,
+    copy_with_statistics,
+    copy_with_values,
+)
 from tfmeta.learners.functional import (
     BatchNorm,
     call_on_queries,
@@ -152,16 +156,19 @@ class ANIL(MAML):
             training=training,
         )
 
-    def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
-        features_shape = outputs_shape(self.encoder, example_shape)
-        return outputs_shape(self.network, features_shape)[-1]
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the head's output for one example's features."""
+        return outputs_shape(self.network, outputs_shape(self.encoder, example_shape))
 
     def adapted_model(self, state: State) -> keras.Model:
         """A plain Keras model: a copy of the body, and the task's head."""
         if normalises_together(self.batch_norm, self.encoder, self.network):
             return MetaLearner.adapted_model(self, state)
-        encoder = copy_with_statistics(self.encoder, state["statistics"])
-        head = copy_with_values(self.network, state["trainable"], state["non_trainable"])
+        try:
+            encoder = copy_with_statistics(self.encoder, state["statistics"])
+            head = copy_with_values(self.network, state["trainable"], state["non_trainable"])
+        except NotCopyableError:
+            return MetaLearner.adapted_model(self, state)
         if encoder.name == head.name:
             head.name += "_of_task"
         return keras.Sequential([encoder, head])

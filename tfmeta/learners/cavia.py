@@ -107,8 +107,9 @@ class CAVIA(MAML):
             training=training,
         )
 
-    def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
-        return int(self.network.output_shape[-1])
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the network's output for one example and context."""
+        return tuple(self.network.output_shape[1:])
 
     def adapted_model(self, state: State) -> keras.Model:
         """A plain Keras model: a copy of the network with the task's context built in."""

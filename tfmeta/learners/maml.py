@@ -333,7 +333,7 @@ class MAML(MetaLearner):
         labels = np.asarray(support_y)
         if self.output_kind != "values" and labels.size:
             try:
-                check_labels(labels, self._n_outputs(np.shape(support_x)[1:]))
+                check_labels(labels, self.prediction_shape(np.shape(support_x)[1:])[-1])
             except ValueError as error:
                 raise ValueError(
                     f"{error} For regression, give the learner another inner_loss=, for example "
@@ -341,8 +341,9 @@ class MAML(MetaLearner):
                 ) from None
         return super().adapt(support_x, support_y, class_names)
 
-    def _n_outputs(self, example_shape: tuple[int, ...]) -> int:
-        return outputs_shape(self.network, example_shape)[-1]
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """That of the network's output for one example."""
+        return outputs_shape(self.network, example_shape)
 
     def adapted_model(self, state: State) -> keras.Model:
         """A copy of the network with the task's weights, where Keras can copy and normalise so.

@@ -103,6 +103,10 @@ class MetaLearner(keras.Model):
         """What `predict_task` returns: logits or scores (from 0 to 1) of classes, or values."""
         return "logits"
 
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """The shape of one example's prediction; None where each task's labels decide it."""
+        return None
+
     def adapt_task(
         self,
         support_x: tf.Tensor,

@@ -169,7 +169,7 @@ def _of_learner(
 ) -> Servable:
     dtype = learner.variable_dtype
     is_regression = learner.output_kind == "values"
-    outputs = _outputs_shape(learner, shape)
+    outputs = learner.prediction_shape(shape)
     n_way = N_WAY if outputs is None else outputs[-1]
     rng = np.random.default_rng(0)
 
@@ -298,16 +298,6 @@ def _input_dtype(model: keras.Model) -> str:
     """The dtype of the examples: that of a functional model's input, or else of its variables."""
     inputs = getattr(model, "inputs", None)
     return inputs[0].dtype if inputs else model.variable_dtype
-
-
-def _outputs_shape(learner: MetaLearner, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-    """The shape of a prediction, where the learner's network fixes it; None where labels do."""
-    if not hasattr(learner, "network"):
-        return None
-    if learner.output_kind == "values":
-        outputs = learner.network.output_shape
-        return tuple(outputs[1:])
-    return (learner._n_outputs(shape),)
 
 
 def _examples(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> np.ndarray:
