@@ -27,6 +27,13 @@ XLA_ATTRIBUTE = "_XlaMustCompile"
 
 # Rounding: a batch of another size may be computed by other kernels.
 RELATIVE, ABSOLUTE = 1e-4, 1e-5
+# How finely a type rounds; of half precision, differences of so many roundings are allowed.
+EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
+ROUNDINGS = 16
+
+
+DEPENDS = "an answer must depend on nothing else."
+DISAGREES = "what is served must predict as the model that was exported."
 
 
 class ServableError(ValueError):
@@ -57,13 +64,17 @@ def check(folder: str | os.PathLike[str], allow_transductive: bool = False) -> l
     folder = Path(folder)
     if versions(folder):
         folder /= str(versions(folder)[-1])
-    return [check_operations(folder), *check_answers(folder, not allow_transductive)]
+    reachable = dict(_reachable(folder))
+    return [
+        check_operations(folder, reachable),
+        *check_answers(folder, not allow_transductive, _compute_dtype(reachable)),
+    ]
 
 
-def check_operations(folder: Path) -> Finding:
+def check_operations(folder: Path, reachable: Mapping[str, list[Any]]) -> Finding:
     """Raises a ServableError if a signature reaches an operation that a server must not run."""
     reached: dict[str, int] = {}
-    for signature, nodes in _reachable(folder):
+    for signature, nodes in reachable.items():
         for node in nodes:
             for why, pattern in FORBIDDEN.items():
                 if re.fullmatch(pattern, node.op):
@@ -80,7 +91,7 @@ def check_operations(folder: Path) -> Finding:
     return Finding("operations", f"{len(reached)} kinds, none forbidden")
 
 
-def check_answers(folder: Path, independent: bool) -> list[Finding]:
+def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[Finding]:
     """Replays the warmup requests: each succeeds, and alone gets what it gets beside others."""
     signatures = tf.saved_model.load(str(folder)).signatures
     requests = read_requests(folder)
@@ -99,15 +110,9 @@ def check_answers(folder: Path, independent: bool) -> list[Finding]:
                 {k: np.concatenate([r.inputs[k] for r in of_one]) for k in of_one[0].inputs},
             )
             for key, value in together.items():
-                largest = max(
-                    largest,
-                    difference(
-                        f"Signature {name!r} of {folder}: {key} of a request alone and beside "
-                        "others",
-                        np.concatenate([answer[key] for answer in alone]),
-                        value,
-                    ),
-                )
+                what = f"Signature {name!r} of {folder}: {key} of a request alone and beside others"
+                joined = np.concatenate([answer[key] for answer in alone])
+                largest = max(largest, difference(what, joined, value, DEPENDS, compute_dtype))
         findings.append(
             Finding(
                 name,
@@ -118,36 +123,52 @@ def check_answers(folder: Path, independent: bool) -> list[Finding]:
     return findings
 
 
-def check_agreement(folder: Path, expected: Iterable[tuple[Request, Mapping[str, Any]]]) -> Finding:
+def check_agreement(
+    folder: Path,
+    expected: Iterable[tuple[Request, Mapping[str, Any]]],
+    compute_dtype: str = "float32",
+) -> Finding:
     """Raises a ServableError if an answer is not what the model in memory gives.
 
     Args:
         folder: The version's folder.
         expected: Requests, and what should be among their outputs.
+        compute_dtype: What the model's layers compute in, which decides how far rounding can go.
     """
     signatures, largest = tf.saved_model.load(str(folder)).signatures, 0.0
     for request, outputs in expected:
         answer = run(signatures[request.signature], request.inputs)
         for key, value in outputs.items():
             what = f"{key} of signature {request.signature!r} and of the model in memory"
-            largest = max(largest, difference(what, answer[key], np.asarray(value)))
+            largest = max(
+                largest, difference(what, answer[key], np.asarray(value), DISAGREES, compute_dtype)
+            )
     return Finding("agreement with the model", f"largest difference {largest:.1g}")
 
 
-def difference(what: str, a: np.ndarray, b: np.ndarray) -> float:
+def difference(what: str, a: np.ndarray, b: np.ndarray, why: str, compute_dtype: str) -> float:
     """The largest difference of two answers.
 
     Raises:
-        ServableError: If it is more than rounding.
+        ServableError: If it is more than rounding; `why` says why it must not be.
     """
     if a.dtype == object:
         if not np.array_equal(a, b):
-            raise ServableError(f"{what} differ.")
+            raise ServableError(f"{what} differ: {why}")
         return 0.0
-    if a.shape != b.shape or not np.allclose(a, b, rtol=RELATIVE, atol=ABSOLUTE):
-        largest = np.abs(a - b).max() if a.shape == b.shape else f"shapes {a.shape} and {b.shape}"
-        raise ServableError(f"{what} differ by {largest}: an answer must depend on nothing else.")
-    return float(np.abs(a - b).max(initial=0.0))
+    if a.shape != b.shape:
+        raise ServableError(f"{what} differ by shapes {a.shape} and {b.shape}: {why}")
+    # NumPy does not compare bfloat16.
+    a, b = a.astype("float64"), b.astype("float64")
+    largest = float(np.abs(a - b).max(initial=0.0))
+    relative, absolute = RELATIVE, ABSOLUTE
+    if EPSILON[compute_dtype] > EPSILON["float32"]:
+        # Small answers are sums of large numbers, and inherit what those lost.
+        relative = ROUNDINGS * EPSILON[compute_dtype]
+        absolute = relative * float(np.abs(b).max(initial=0.0))
+    if not np.allclose(a, b, rtol=relative, atol=absolute):
+        raise ServableError(f"{what} differ by {largest:.2g}: {why}")
+    return largest
 
 
 def run(signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -192,3 +213,12 @@ def _functions_of(node: Any) -> Iterator[str]:
     for attribute in node.attr.values():
         yield attribute.func.name
         yield from (function.name for function in attribute.list.func)
+
+
+def _compute_dtype(reachable: Mapping[str, list[Any]]) -> str:
+    """Half precision, if any operation computes in it; else float32, also for what is finer."""
+    types = {
+        node.attr["T"].type for nodes in reachable.values() for node in nodes if "T" in node.attr
+    }
+    halves = ("bfloat16", "float16")
+    return next((half for half in halves if tf.as_dtype(half).as_datatype_enum in types), "float32")
