@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -93,7 +94,7 @@ def check_operations(folder: Path, reachable: Mapping[str, list[Any]]) -> Findin
 
 def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[Finding]:
     """Replays the warmup requests: each succeeds, and alone gets what it gets beside others."""
-    signatures = tf.saved_model.load(str(folder)).signatures
+    signatures = load(folder)
     requests = read_requests(folder)
     if not requests:
         raise ServableError(f"{folder} has no warmup requests: export it with tfmeta.")
@@ -103,12 +104,10 @@ def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[F
         by_signature.setdefault(request.signature, []).append(request)
     for name, of_one in by_signature.items():
         largest = 0.0
-        alone = [run(signatures[name], request.inputs) for request in of_one]
+        alone = [run(signatures, request) for request in of_one]
         if independent:
-            together = run(
-                signatures[name],
-                {k: np.concatenate([r.inputs[k] for r in of_one]) for k in of_one[0].inputs},
-            )
+            inputs = {k: np.concatenate([r.inputs[k] for r in of_one]) for k in of_one[0].inputs}
+            together = run(signatures, Request(name, inputs), "warmup requests in one batch")
             for key, value in together.items():
                 what = f"Signature {name!r} of {folder}: {key} of a request alone and beside others"
                 joined = np.concatenate([answer[key] for answer in alone])
@@ -135,9 +134,9 @@ def check_agreement(
         expected: Requests, and what should be among their outputs.
         compute_dtype: What the model's layers compute in, which decides how far rounding can go.
     """
-    signatures, largest = tf.saved_model.load(str(folder)).signatures, 0.0
+    signatures, largest = load(folder), 0.0
     for request, outputs in expected:
-        answer = run(signatures[request.signature], request.inputs)
+        answer = run(signatures, request)
         for key, value in outputs.items():
             what = f"{key} of signature {request.signature!r} and of the model in memory"
             largest = max(
@@ -171,10 +170,37 @@ def difference(what: str, a: np.ndarray, b: np.ndarray, why: str, compute_dtype:
     return largest
 
 
-def run(signature: Any, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Calls a loaded signature."""
-    outputs = signature(**{name: tf.constant(x) for name, x in inputs.items()})
-    return {name: x.numpy() for name, x in outputs.items()}
+def load(folder: Path) -> Mapping[str, Any]:
+    """A servable's signatures, by name."""
+    return tf.saved_model.load(str(folder)).signatures
+
+
+def run(
+    signatures: Mapping[str, Any], request: Request, how: str = "a warmup request"
+) -> dict[str, np.ndarray]:
+    """Asks a loaded servable.
+
+    Raises:
+        ServableError: If the signature fails, which says `how` it was asked.
+    """
+    with named(f"The signature {request.signature!r} fails on {how}"):
+        outputs = signatures[request.signature](
+            **{name: tf.constant(x) for name, x in request.inputs.items()}
+        )
+        return {name: x.numpy() for name, x in outputs.items()}
+
+
+@contextmanager
+def named(what: str) -> Iterator[None]:
+    """Makes an error of TensorFlow a ServableError that says what failed, and the cause."""
+    try:
+        yield
+    except tf.errors.OpError as error:
+        # An error within a graph comes with where it was; the line before the node says what it is.
+        lines = error.message.splitlines() or [type(error).__name__]
+        ends = (i for i, line in enumerate(lines) if line.startswith("\t [[") and i)
+        cause = re.sub(r"^{{.*?}} | \[Op:.*", "", lines[next(ends, 1) - 1])
+        raise ServableError(f"{what}: {cause}") from error
 
 
 def _reachable(folder: Path) -> Iterator[tuple[str, list[Any]]]:
