@@ -3,8 +3,10 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from tfmeta.serving import ServableError, export, gate
+import tfmeta
+from tfmeta.serving import ServableError, export, gate, signatures
 from tfmeta.serving.warmup import read_requests
 
 SHAPE = (14, 14, 1)
@@ -63,3 +65,79 @@ def test_a_signature_that_fails_is_named(tmp_path):
     with pytest.raises(ServableError, match=message):
         export(model, tmp_path / "nan", output_kind="logits")
     assert not (tmp_path / "nan").exists()
+
+
+# === What an answer may depend on ===
+
+
+class LooksAside(keras.layers.Layer):
+    def call(self, x):
+        return x - keras.ops.mean(x, axis=0)
+
+
+class CountsPadding(tfmeta.PrototypicalNetwork):
+    """Takes padding for examples."""
+
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+        return super().adapt_task(support_x, support_y, None, training)
+
+
+class NoticesPadding(tfmeta.PrototypicalNetwork):
+    """Never looks into the padding, but how much there is changes its answers."""
+
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+        if support_mask is not None:
+            support_x *= keras.ops.mean(support_mask)
+        return super().adapt_task(support_x, support_y, support_mask, training)
+
+
+def encoder(*layers):
+    return keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(4)])
+
+
+@pytest.mark.parametrize(
+    ("learner", "message"),
+    [
+        (
+            lambda: tfmeta.PrototypicalNetwork(encoder(LooksAside()), batch_norm="support"),
+            "a query alone and beside others differ",
+        ),
+        (lambda: CountsPadding(encoder()), "padding in the support set differ"),
+        (lambda: NoticesPadding(encoder()), "with and without padding in the support set differ"),
+    ],
+)
+def test_a_learner_that_depends_on_what_it_must_not_is_not_published(learner, message, tmp_path):
+    with pytest.raises(ServableError, match=f"'adapt_and_predict' .* {message}"):
+        export(learner(), tmp_path / "bad")
+    assert not (tmp_path / "bad").exists()
+
+
+def test_a_transductive_servable_must_be_allowed_but_ignores_padding(tmp_path):
+    learner = tfmeta.PrototypicalNetwork(encoder(keras.layers.BatchNormalization()))
+    version = export(learner, tmp_path / "servable", allow_transductive=True)
+    with pytest.raises(ServableError, match="a query alone and beside others differ"):
+        gate.check(version)
+    assert gate.check(version, allow_transductive=True)
+
+
+@pytest.mark.parametrize("steps", [5, 10])
+def test_rounding_that_inner_steps_enlarge_is_not_refused(steps):
+    keras.utils.set_random_seed(0)
+    network = tfmeta.backbones.conv4(5, SHAPE, 8)
+    learner = tfmeta.MAML(network, 0.4, steps, batch_norm="support")
+    ((_, signature), *_) = signatures.of_learner(learner, SHAPE, (), 5, None).items()
+    function = tf.function(signature.function, [signature.inputs], autograph=False)
+    loaded = {"adapt_and_predict": lambda **inputs: function(inputs)}
+    rng = np.random.default_rng(0)
+    for _ in range(5):
+        for variable in learner.network.trainable_variables:
+            if len(variable.shape) > 1:
+                variable.assign(rng.normal(0, 0.15, variable.shape))
+        inputs = {
+            "support_x": rng.random((3, 10, *SHAPE), "float32"),
+            "support_y": np.tile(np.arange(10) % 5, (3, 1)),
+            "support_mask": np.ones((3, 10), "float32"),
+            "query_x": rng.random((3, 3, *SHAPE), "float32"),
+        }
+        request = gate.Request("adapt_and_predict", inputs)
+        gate._check_tasks("here", loaded, request, True, "float32")  # Raises nothing.
