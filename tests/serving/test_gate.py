@@ -1,5 +1,7 @@
 """The gate refuses what must not be published, names it, and lets through what may be."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ import tensorflow as tf
 
 import tfmeta
 from tfmeta.serving import ServableError, export, gate, signatures
-from tfmeta.serving.warmup import read_requests
+from tfmeta.serving.warmup import FILE, Request, read_requests, write_requests
 
 SHAPE = (14, 14, 1)
 
@@ -139,5 +141,70 @@ def test_rounding_that_inner_steps_enlarge_is_not_refused(steps):
             "support_mask": np.ones((3, 10), "float32"),
             "query_x": rng.random((3, 3, *SHAPE), "float32"),
         }
-        request = gate.Request("adapt_and_predict", inputs)
+        request = Request("adapt_and_predict", inputs)
         gate._check_tasks("here", loaded, request, True, "float32")  # Raises nothing.
+
+
+# === What is broken ===
+
+
+def warmup(*requests):
+    def write(folder):
+        shutil.rmtree(folder / "assets.extra")
+        write_requests(folder, "dense", requests)
+
+    return write
+
+
+def record(content):
+    def write(folder):
+        with tf.io.TFRecordWriter(str(folder / FILE)) as writer:
+            writer.write(content)
+
+    return write
+
+
+ROWS = np.ones((1, 3), "float32")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda f: (f / "saved_model.pb").write_bytes(b""), "saved_model.pb is broken"),
+        (lambda f: (f / "saved_model.pb").write_bytes(b"garbage"), "saved_model.pb is broken"),
+        (lambda f: shutil.rmtree(f / "variables"), "cannot be loaded: .*variables"),
+        (lambda f: (f / FILE).write_bytes(b"garbage" * 9), f"{FILE} is broken"),
+        (lambda f: (f / FILE).write_bytes((f / FILE).read_bytes()[:-9]), f"{FILE} is broken"),
+        (record(b"garbage"), f"{FILE} is broken"),
+        (lambda f: (f / FILE).unlink(), f"has no warmup requests, which {FILE} should hold"),
+        (
+            warmup(Request("ask", {"x": ROWS})),
+            f"{FILE} holds a request to the signature 'ask', but the servable has serving_default",
+        ),
+        (
+            warmup(Request("serving_default", {"y": ROWS})),
+            f"{FILE} holds a request to the signature 'serving_default' with y, but it takes x",
+        ),
+        (
+            warmup(Request("serving_default", {"x": ROWS.astype("float64")})),
+            "'serving_default' fails on a warmup request: .*float",
+        ),
+    ],
+)
+def test_a_broken_servable_s_file_is_named(version, damage, message, tmp_path):
+    folder = shutil.copytree(version, tmp_path / "1")
+    damage(folder)
+    with pytest.raises(ServableError, match=message):
+        gate.check(folder)
+
+
+def test_what_is_no_servable_is_told_apart(version, tmp_path):
+    for folder, message in (
+        (tmp_path / "nothing", "does not exist"),
+        (version / "saved_model.pb", "is a file"),
+        (version.parent.parent, f"is no servable, but holds some: check .*{version.parent}"),
+        (tmp_path, "is no servable: it has no saved_model.pb"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            gate.check(folder)
+    assert gate.check(version) == gate.check(version.parent)

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
 from tfmeta.serving.publishing import versions
-from tfmeta.serving.warmup import Request, read_requests
+from tfmeta.serving.warmup import FILE, Request, read_requests
 
 # An operation that a server cannot run, or that one request could harm others or the machine by.
 FORBIDDEN = {
@@ -65,16 +66,29 @@ def check(folder: str | os.PathLike[str], allow_transductive: bool = False) -> l
 
     Raises:
         ServableError: If a check fails.
-        ValueError: If there is no servable.
+        ValueError: If there is no servable, or several.
     """
-    folder = Path(folder)
-    if versions(folder):
-        folder /= str(versions(folder)[-1])
+    folder = _version_in(Path(folder))
     reachable = dict(_reachable(folder))
     return [
         check_operations(folder, reachable),
         *check_answers(folder, not allow_transductive, _compute_dtype(reachable)),
     ]
+
+
+def _version_in(folder: Path) -> Path:
+    """The folder of a version: this one, or that of its newest."""
+    if not folder.is_dir():
+        problem = "is a file" if folder.exists() else "does not exist"
+        raise ValueError(f"{folder} {problem}: name a servable's folder, or that of its version.")
+    if numbers := versions(folder):
+        return folder / str(numbers[-1])
+    inside = sorted(path for path in folder.iterdir() if path.is_dir() and versions(path))
+    if inside:
+        raise ValueError(
+            f"{folder} is no servable, but holds some: check {' or '.join(map(str, inside))}."
+        )
+    return folder
 
 
 def check_operations(folder: Path, reachable: Mapping[str, list[Any]]) -> Finding:
@@ -106,9 +120,16 @@ def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[F
         compute_dtype: What the model's layers compute in.
     """
     signatures = load(folder)
-    requests = read_requests(folder)
+    try:
+        requests = read_requests(folder)
+    except ValueError as error:
+        raise ServableError(str(error)) from error
     if not requests:
-        raise ServableError(f"{folder} has no warmup requests: export it with tfmeta.")
+        raise ServableError(
+            f"{folder} has no warmup requests, which {FILE} should hold: export it with tfmeta."
+        )
+    for request in requests:
+        _check_request(folder / FILE, signatures, request)
     findings = []
     by_signature: dict[str, list[Request]] = {}
     for request in requests:
@@ -134,6 +155,22 @@ def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[F
             )
         )
     return findings
+
+
+def _check_request(file: Path, signatures: Mapping[str, Any], request: Request) -> None:
+    """Raises a ServableError if a warmup request is none of this servable's."""
+    if request.signature not in signatures:
+        raise ServableError(
+            f"{file} holds a request to the signature {request.signature!r}, but the servable has "
+            f"{', '.join(signatures)}: export it again."
+        )
+    inputs = signatures[request.signature].structured_input_signature[1]
+    if inputs.keys() != request.inputs.keys():
+        raise ServableError(
+            f"{file} holds a request to the signature {request.signature!r} with "
+            f"{', '.join(sorted(request.inputs))}, but it takes {', '.join(sorted(inputs))}: "
+            "export it again."
+        )
 
 
 def check_agreement(
@@ -295,8 +332,16 @@ def difference(
 
 
 def load(folder: Path) -> Mapping[str, Any]:
-    """A servable's signatures, by name."""
-    return tf.saved_model.load(str(folder)).signatures
+    """A servable's signatures, by name.
+
+    Raises:
+        ServableError: If it cannot be loaded.
+    """
+    try:
+        return tf.saved_model.load(str(folder)).signatures
+    # What TensorFlow raises depends on which byte of which file is wrong.
+    except Exception as error:
+        raise ServableError(f"{folder} cannot be loaded: {error}. Export it again.") from error
 
 
 def run(
@@ -335,8 +380,15 @@ def _reachable(folder: Path) -> Iterator[tuple[str, list[Any]]]:
     try:
         content = (folder / "saved_model.pb").read_bytes()
     except FileNotFoundError as error:
-        raise ValueError(f"{folder} is no servable: it has no saved_model.pb.") from error
-    (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+        raise ValueError(
+            f"{folder} is no servable: it has no saved_model.pb. Export one with tfmeta."
+        ) from error
+    try:
+        (meta_graph,) = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    except (DecodeError, ValueError) as error:  # Garbage; or nothing.
+        raise ServableError(
+            f"{folder / 'saved_model.pb'} is broken: export the servable again."
+        ) from error
     graph = meta_graph.graph_def
     nodes = {node.name: node for node in graph.node}
     functions = {f.signature.name: f.node_def for f in graph.library.function}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
@@ -49,7 +50,11 @@ def write_requests(folder: Path, name: str, requests: Sequence[Request]) -> None
 
 
 def read_requests(folder: Path) -> list[Request]:
-    """The requests of a version's folder; none if it has no such file."""
+    """The requests of a version's folder; none if it has no such file.
+
+    Raises:
+        ValueError: If the file is broken.
+    """
     try:
         from tensorflow_serving.apis import prediction_log_pb2
     except ImportError as error:
@@ -57,8 +62,14 @@ def read_requests(folder: Path) -> list[Request]:
     if not (folder / FILE).is_file():
         return []
     requests = []
-    for record in tf.data.TFRecordDataset(str(folder / FILE)).as_numpy_iterator():
-        message = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        inputs = {key: tf.make_ndarray(value) for key, value in message.inputs.items()}
-        requests.append(Request(message.model_spec.signature_name, inputs))
+    try:
+        for record in tf.data.TFRecordDataset(str(folder / FILE)).as_numpy_iterator():
+            message = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
+            inputs = {key: tf.make_ndarray(value) for key, value in message.inputs.items()}
+            requests.append(Request(message.model_spec.signature_name, inputs))
+    # No records; no messages in them; no arrays in these.
+    except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"{folder / FILE} is broken, or holds no warmup requests: export the servable again."
+        ) from error
     return requests
