@@ -268,13 +268,28 @@ def test_arguments_that_do_not_fit_are_told(task, tmp_path):
 # === Rounding ===
 
 
-@pytest.mark.parametrize("seed", [0, 2])
-def test_rounding_that_inner_steps_enlarge_is_no_disagreement(seed, tmp_path):
-    keras.utils.set_random_seed(seed)
-    learner = tfmeta.MAML(
-        backbones.conv4(5, (28, 28, 1), 16), 0.4, 1, test_inner_steps=10, batch_norm="support"
-    )
+def test_rounding_that_inner_steps_enlarge_is_no_disagreement(tmp_path):
+    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=5, batch_norm="support")
     export(learner, tmp_path / "steep")
+
+
+def test_padding_may_hold_anything_finite(tmp_path):
+    learner = LEARNERS["prototypical_network"]()
+    inputs = episodes(learner, 1, 10, 3)
+    inputs["support_mask"][:, 8:] = 0
+    with Worker(export(learner, tmp_path / "padded")) as servable:
+        expected = servable.run("adapt_and_predict", inputs)["logits"]
+        # Its square is infinite.
+        inputs["support_x"][:, 8:] = 1e30
+        inputs["support_y"][:, 8:] = -7
+        np.testing.assert_array_equal(servable.run("adapt_and_predict", inputs)["logits"], expected)
+
+
+def test_a_learner_that_diverged_is_refused_by_name(tmp_path):
+    learner = LEARNERS["maml"]()
+    learner.network.set_weights([np.full_like(w, np.nan) for w in learner.network.get_weights()])
+    with pytest.raises(ServableError, match=r"fails on a warmup request.*must be finite"):
+        export(learner, tmp_path / "diverged")
 
 
 def test_integers_are_asked_for_by_a_model_of_integers(tmp_path):

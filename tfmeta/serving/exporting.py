@@ -202,7 +202,8 @@ def _of_learner(
         if "adapt" in named:
             function, specs = named["adapt"]
             adapt = tf.function(function, input_signature=[specs], autograph=False)
-            state = adapt({name: tf.constant(inputs[name]) for name in specs})
+            with gate.named("The signature 'adapt' fails on a warmup request"):
+                state = adapt({name: tf.constant(inputs[name]) for name in specs})
             inputs = {**inputs, **{name: x.numpy() for name, x in state.items()}}
         for name, signature in named.items():
             request = Request(name, _for(signature, inputs))

@@ -36,7 +36,6 @@ ROUNDINGS = 16
 # so many roundings, a few times. A few times that much may be rounding.
 NUDGE, NUDGES, ENLARGED = 8, 5, 10
 
-
 QUERIES = ("query_x", "query_images")
 
 DEPENDS = "an answer must depend on nothing else."
@@ -173,18 +172,14 @@ def _check_request(file: Path, signatures: Mapping[str, Any], request: Request) 
         )
 
 
-def check_agreement(
-    folder: Path,
-    expected: Iterable[tuple[Request, Mapping[str, Any]]],
-    compute_dtype: str = "float32",
-) -> Finding:
+def check_agreement(folder: Path, expected: Iterable[tuple[Request, Mapping[str, Any]]]) -> Finding:
     """Raises a ServableError if an answer is not what the model in memory gives.
 
     Args:
         folder: The version's folder.
         expected: Requests, and what should be among their outputs.
-        compute_dtype: What the model's layers compute in, which decides how far rounding can go.
     """
+    compute_dtype = _compute_dtype(dict(_reachable(folder)))
     signatures, largest = load(folder), 0.0
     for request, outputs in expected:
         answer = run(signatures, request)

@@ -348,8 +348,11 @@ def _checked_support(
         y,
         mask,
     )
+    # What is not used must not do harm: a large number's square may be infinite.
+    x = tf.where(_like(exists, x), x, 0)
     if is_regression:
         y = _finite("support_y", y)
+        y = tf.where(_like(exists, y), y, 0)
         return {"support_x": x, "support_y": y, "support_mask": mask}, None
     y = tf.where(exists, y, 0)
     limit = sizes[0] if n_outputs is None else tf.minimum(sizes[0], n_outputs)
@@ -365,6 +368,11 @@ def _checked_support(
     complete = tf.reduce_all(tf.reduce_sum(there, axis=1) == largest + 1)
     (y,) = _checked([(message, complete)], y)
     return {"support_x": x, "support_y": y, "support_mask": mask}, tf.reduce_max(largest) + 1
+
+
+def _like(exists: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
+    """`exists [T, S]` with dimensions of 1 for those that x has besides."""
+    return tf.reshape(exists, tf.concat([tf.shape(exists), [1] * (x.shape.rank - 2)], axis=0))
 
 
 def _same_tasks(inputs: Tensors) -> dict[str, tf.Tensor]:
