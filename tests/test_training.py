@@ -231,7 +231,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
 ) -> None:
     monkeypatch.setitem(recipes.NETWORKS, "dropout", dropout_network)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    expected = training.train(recipe_of(DROPOUT), whole)
+    ((_, expected),) = training.train(recipe_of(DROPOUT), whole)
     for point, epochs_before in (("in an epoch", 2), ("before the checkpoint", 3)):
         child = subprocess.run(
             [sys.executable, __file__, str(killed), point],
@@ -242,7 +242,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
         assert child.returncode == -signal.SIGKILL, child.stderr
         assert rows(killed) == rows(whole)[:epochs_before]
         assert int(keras.models.load_model(killed / "checkpoint.keras").optimizer.iterations) == 6
-    result = training.train(recipe_of(DROPOUT), killed)
+    ((_, result),) = training.train(recipe_of(DROPOUT), killed)
 
     assert rows(killed) == rows(whole)
     assert len({row["loss"] for row in rows(whole)}) == 4

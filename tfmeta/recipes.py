@@ -72,7 +72,8 @@ class Recipe:
         learner: `name` and options of a learner.
         training: See `Training`.
         validation: Options of `episodes(...)` that differ, and `n_episodes`.
-        evaluation: Likewise, and `inner_steps`, the most for which to measure.
+        evaluation: Likewise, and `inner_steps`, the most for which to measure; and `also`, a list
+            of further settings, each with the options that differ, `batch_norm` among them.
         protocol: The test protocol in words.
     """
 
@@ -157,7 +158,14 @@ class Recipe:
         _check_keys("episodes", self.episodes, of_episodes)
         _check_keys("validation", self.validation, [*of_episodes, "n_episodes"], ["n_episodes"])
         keys = [*of_episodes, "n_episodes", "inner_steps"]
-        _check_keys("evaluation", self.evaluation, keys, ["n_episodes"])
+        _check_keys("evaluation", self.evaluation, [*keys, "also"], ["n_episodes"])
+        also = self.evaluation.get("also", [])
+        if not isinstance(also, list | tuple):
+            raise ValueError(f"evaluation: also must be a list of mappings; got {also!r}.")
+        for setting in also:
+            _check_keys("evaluation: also", setting, [*keys, "batch_norm"])
+            _check_integer("evaluation: also", setting, "n_episodes", 1)
+            _check_integer("evaluation: also", setting, "inner_steps", 0)
         _check_integer("validation", self.validation, "n_episodes", 1)
         _check_integer("evaluation", self.evaluation, "n_episodes", 1)
         _check_integer("evaluation", self.evaluation, "inner_steps", 0)
@@ -212,7 +220,12 @@ class Recipe:
             return data.load(self.data["name"], **options)
 
     def make_episodes(
-        self, source: Any, split: str, start: int = 0, seed: int | None = None
+        self,
+        source: Any,
+        split: str,
+        start: int = 0,
+        seed: int | None = None,
+        setting: Mapping[str, Any] | None = None,
     ) -> Any:
         """The meta-batches of a split.
 
@@ -221,14 +234,19 @@ class Recipe:
             split: "train", "validation" or "test".
             start: Index of the first episode.
             seed: Instead of the recipe's.
+            setting: Options that differ, as in the evaluation's `also`.
         """
         section = {"train": {}, "validation": self.validation, "test": self.evaluation}[split]
-        options = {k: v for k, v in section.items() if k not in ("n_episodes", "inner_steps")}
+        options = of_episodes({**section, **(setting or {})})
         role = ("train", "validation", "test").index(split)
         seed = self.training.seed if seed is None else seed
         return source.episodes(
             **{**self.episodes, **options}, seed=seed + role * SEED_STRIDE, start=start
         )
+
+    def settings(self, split: str) -> list[dict[str, Any]]:
+        """In which settings to measure on a split: the recipe's own, `{}`, and, on test, `also`."""
+        return [{}, *(self.evaluation.get("also", []) if split == "test" else [])]
 
     def make_learner(self, example_shape: tuple[int, ...]) -> MetaLearner:
         """The learner, compiled; seeded by the recipe.
@@ -271,6 +289,12 @@ class Recipe:
             metrics=[] if self.is_regression else ["accuracy"],
         )
         return learner
+
+
+def of_episodes(section: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a section that are those of `episodes(...)`."""
+    others = ("n_episodes", "inner_steps", "also", "batch_norm")
+    return {k: v for k, v in section.items() if k not in others}
 
 
 def _options(function: Callable[..., Any], without: Collection[str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import platform
 import time
@@ -17,10 +18,13 @@ import yaml
 
 import tfmeta
 from tfmeta import plots
+from tfmeta.data import ImageFormat
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.files import replacing, write_json, write_text
 from tfmeta.learners import MetaLearner
-from tfmeta.recipes import Recipe
+from tfmeta.learners.functional import batch_norm_layers
+from tfmeta.presets import About
+from tfmeta.recipes import Recipe, of_episodes
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
@@ -87,7 +91,9 @@ class RunFolder(keras.callbacks.Callback):
         _save(self.model, self.folder / CHECKPOINT)
 
 
-def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) -> Evaluation:
+def train(
+    recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None
+) -> list[tuple[dict[str, Any], Evaluation]]:
     """Meta-trains and tests a learner, or resumes where an earlier call was interrupted.
 
     Args:
@@ -98,7 +104,7 @@ def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) 
         data_dir: TensorFlow Datasets' directory.
 
     Returns:
-        The best learner's evaluation on test classes.
+        The best learner's evaluations on test classes, as `measure` returns them.
 
     Raises:
         ValueError: If `output` holds the run of another recipe, or the data do not fit.
@@ -111,7 +117,9 @@ def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) 
     validation_source = recipe.load_data("validation", data_dir)
     test_source = recipe.load_data("test", data_dir)
     validation = recipe.make_episodes(validation_source, "validation")
-    recipe.make_episodes(test_source, "test")  # Too few test classes are better known now.
+    # Too few test classes are better known now.
+    for setting in recipe.settings("test"):
+        recipe.make_episodes(test_source, "test", setting=setting)
 
     if (folder / CHECKPOINT).exists():
         learner = keras.models.load_model(folder / CHECKPOINT)
@@ -150,37 +158,130 @@ def train(recipe: Recipe, output: str | os.PathLike[str], data_dir: Any = None) 
     plots.learning_curve(read_history(folder), folder / "learning_curve.png")
 
     learner = load_learner(folder)
-    episodes = recipe.make_episodes(test_source, "test")
-    print(f"Testing on {recipe.evaluation['n_episodes']} episodes.")
-    result = evaluate(
-        learner,
-        episodes,
-        recipe.evaluation["n_episodes"],
-        recipe.evaluation.get("inner_steps"),
-        verbose=os.isatty(1),
+    results = measure(learner, recipe, test_source, "test")
+    seconds = sum(row["seconds"] for row in read_history(folder))
+    summary = summarized(
+        results, recipe, test_source, "test", recipe.training.seed, batch_norm_of(learner)
     )
+    details = _details(source)
     write_json(
         folder / EVALUATION,
         {
-            **result.to_dict(),
-            "protocol": recipe.protocol,
-            "data": test_source.source,
-            "episodes": {
-                **recipe.episodes,
-                **{k: v for k, v in recipe.evaluation.items() if k != "inner_steps"},
-            },
-            "seed": recipe.training.seed,
-            "training_seconds": sum(row["seconds"] for row in read_history(folder)),
+            **summary,
+            "training_seconds": seconds,
+            "n_parameters": learner.count_params(),
+            **{key: details[key] for key in ("machine", "versions")},
         },
     )
+    result = results[0][1]
     if result.by_inner_step is not None:
         plots.adaptation_curve(result, folder / "adaptation_curve.png")
-    example = next(iter(episodes))
+    example = next(iter(recipe.make_episodes(test_source, "test")))
     if recipe.is_regression:
         plots.regression_fits({recipe.name: learner}, example, folder / "fits.png")
     elif test_source.image_format is not None:
         plots.episode_sheet(learner, example, folder / "episodes.png")
-    return result
+    return results
+
+
+def measure(
+    learner: MetaLearner,
+    recipe: Recipe,
+    source: Any,
+    split: str,
+    n_episodes: int | None = None,
+    inner_steps: int | None = None,
+    seed: int | None = None,
+) -> list[tuple[dict[str, Any], Evaluation]]:
+    """Evaluates a learner as its recipe says.
+
+    Args:
+        learner: The learner.
+        recipe: Its recipe.
+        source: The recipe's data of the split.
+        split: "train", "validation" or "test".
+        n_episodes: Instead of the recipe's.
+        inner_steps: Instead of the recipe's.
+        seed: Instead of the recipe's.
+
+    Returns:
+        The recipe's own setting, `{}`, with its result; and, of the test split, those of the
+        evaluation's `also`.
+    """
+    section = recipe.validation if split == "validation" else recipe.evaluation
+    results = []
+    for setting in recipe.settings(split):
+        count = {**section, **setting}["n_episodes"] if n_episodes is None else n_episodes
+        steps = {**recipe.evaluation, **setting}.get("inner_steps")
+        text = "".join(f", {name} {value}" for name, value in setting.items())
+        print(f"Testing on {count} episodes of the {split} split{text}.")
+        result = evaluate(
+            with_batch_norm(learner, setting.get("batch_norm")),
+            recipe.make_episodes(source, split, seed=seed, setting=setting),
+            count,
+            steps if inner_steps is None else inner_steps,
+            verbose=os.isatty(1),
+        )
+        results.append((setting, result))
+    return results
+
+
+def batch_norm_of(learner: MetaLearner) -> str | None:
+    """The learner's mode of batch norm; None if nothing depends on it."""
+    return getattr(learner, "batch_norm", None) if batch_norm_layers(learner) else None
+
+
+def with_batch_norm(learner: MetaLearner, batch_norm: str | None) -> MetaLearner:
+    """The learner with the same weights in another mode; itself if None."""
+    if batch_norm in (None, getattr(learner, "batch_norm", None)):
+        return learner
+    config = learner.get_config()
+    if "batch_norm" not in config:
+        raise ValueError(f"A {type(learner).__name__} knows no modes of batch norm.")
+    other = type(learner).from_config({**config, "batch_norm": batch_norm})
+    other.set_weights(learner.get_weights())
+    return other
+
+
+def summarized(
+    results: list[tuple[dict[str, Any], Evaluation]],
+    recipe: Recipe,
+    source: Any,
+    split: str,
+    seed: int,
+    batch_norm: str | None,
+) -> dict[str, Any]:
+    """What `measure` returned, and on what, as plain values.
+
+    Args:
+        results: What it returned.
+        recipe: The recipe.
+        source: The data of the split.
+        split: Its name.
+        seed: That of the episodes.
+        batch_norm: The learner's own mode, if it has one.
+    """
+    section = {"train": {}, "validation": recipe.validation, "test": recipe.evaluation}[split]
+
+    def of_one(setting: dict[str, Any], result: Evaluation) -> dict[str, Any]:
+        episodes = {**recipe.episodes, **of_episodes(section), **of_episodes(setting)}
+        return {
+            **result.to_dict(),
+            "episodes": episodes,
+            "batch_norm": setting.get("batch_norm", batch_norm),
+        }
+
+    of_all = [of_one(*result) for result in results]
+    summary = {
+        **of_all[0],
+        "protocol": recipe.protocol,
+        "data": source.source,
+        "split": split,
+        "seed": seed,
+    }
+    if of_all[1:]:
+        summary["also"] = of_all[1:]
+    return summary
 
 
 def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
@@ -196,6 +297,17 @@ def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
             f"`tfmeta train RECIPE --output {folder}`."
         )
     return keras.models.load_model(path)
+
+
+def about(folder: str | os.PathLike[str]) -> About:
+    """What a run folder says about its learner."""
+    details = json.loads((Path(folder) / DETAILS).read_text(encoding="utf-8"))
+    image_format = details["image_format"]
+    return About(
+        details["example_shape"],
+        None if image_format is None else ImageFormat(**image_format),
+        Recipe.load(folder).to_dict(),
+    )
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:
