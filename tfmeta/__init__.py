@@ -15,6 +15,7 @@ from tfmeta.learners import (
     RelationNetwork,
     Reptile,
 )
+from tfmeta.presets import from_preset, list_presets
 from tfmeta.threads import configure_threads
 
 __version__ = "0.1.0"
@@ -37,8 +38,10 @@ __all__ = [
     "configure_threads",
     "data",
     "evaluate",
+    "from_preset",
     "inner_rules",
     "learners",
+    "list_presets",
     "serving",
     "testing",
 ]

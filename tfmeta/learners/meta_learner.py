@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel, Layout
 from tfmeta.threads import tasks_at_once
 
@@ -295,6 +297,33 @@ class MetaLearner(keras.Model):
         if not adapted.built:
             adapted.build((None, *support_x.shape[1:]))
         return adapted
+
+    def save_to_preset(
+        self, folder: str | os.PathLike[str], image_format: ImageFormat | None = None
+    ) -> None:
+        """Writes this learner, without its optimizer, for `tfmeta.from_preset(folder)`.
+
+        Args:
+            folder: The folder to write. What else is in it stays.
+            image_format: How image files become examples, for `tfmeta adapt` and `export`.
+
+        Raises:
+            ValueError: If the folder holds a preset already, or the learner is not built.
+
+        Example:
+
+        >>> import tempfile
+        >>> import tfmeta
+        >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), 0.01, inner_loss="mse")
+        >>> folder = tempfile.mkdtemp()
+        >>> learner.save_to_preset(folder)
+        >>> tfmeta.from_preset(folder).inner_loss
+        'mse'
+        """
+        # Imported here, for it imports this module.
+        from tfmeta.presets import save_to_preset
+
+        save_to_preset(self, folder, image_format)
 
     def adapted_model(self, state: Any) -> keras.Model:
         """The Keras model of a task whose `adapt_task` returned `state`."""

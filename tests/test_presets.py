@@ -1,0 +1,421 @@
+"""Presets: what comes back is what was saved, and nothing else comes in."""
+
+import hashlib
+import http.server
+import json
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import trustme
+
+import tfmeta
+from tfmeta import backbones, presets
+from tfmeta.data import ImageFormat
+
+SHAPE = (8, 8, 1)
+
+
+def learner(seed=0):
+    keras.utils.set_random_seed(seed)
+    return tfmeta.MAML(backbones.conv4(3, SHAPE, 4), 0.1, 2, batch_norm="support")
+
+
+def predictions(of):
+    rng = np.random.default_rng(0)
+    episode = {
+        "support_x": rng.random((2, 6, *SHAPE), "float32"),
+        "support_y": np.tile(np.arange(6) % 3, (2, 1)),
+        "query_x": rng.random((2, 4, *SHAPE), "float32"),
+    }
+    return np.asarray(of(episode))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    learner().save_to_preset(tmp_path / "mine", ImageFormat(*SHAPE))
+    return tmp_path / "mine"
+
+
+# === Round trips ===
+
+
+def test_a_saved_learner_comes_back_without_its_optimizer(tmp_path):
+    trained = learner()
+    trained.compile("adam", trained.default_loss())
+    episode = {
+        "support_x": np.zeros((1, 3, *SHAPE), "float32"),
+        "support_y": np.arange(3)[None],
+        "query_x": np.ones((1, 3, *SHAPE), "float32"),
+    }
+    trained.fit(episode, np.arange(3)[None], verbose=0)
+    expected = predictions(trained)
+    trained.save_to_preset(tmp_path / "preset")
+    back = tfmeta.from_preset(tmp_path / "preset")
+    np.testing.assert_array_equal(predictions(back), expected)
+    assert not back.compiled
+    with zipfile.ZipFile(tmp_path / "preset" / presets.LEARNER) as file:
+        assert b"optimizer" not in file.read("model.weights.h5")
+    assert trained.optimizer is not None
+
+
+def test_what_is_known_besides_comes_back(saved):
+    preset = presets.read(saved)
+    assert preset.image_format == ImageFormat(*SHAPE)
+    assert preset.example_shape == list(SHAPE)
+    assert preset.recipe is None
+    digest = hashlib.sha256((saved / presets.LEARNER).read_bytes()).hexdigest()
+    assert preset.sha256 == digest
+
+
+def test_a_preset_is_not_overwritten_and_needs_weights(saved, tmp_path):
+    with pytest.raises(ValueError, match="holds a preset already"):
+        learner().save_to_preset(saved)
+
+    class Bare(keras.Model):
+        def call(self, x):
+            return x
+
+    with pytest.raises(ValueError, match="no weights yet"):
+        tfmeta.PrototypicalNetwork(Bare()).save_to_preset(tmp_path / "bare")
+    assert not (tmp_path / "bare").exists()
+
+
+# === The zoo ===
+
+
+@pytest.mark.parametrize("name", presets.list_presets())
+def test_every_preset_adapts_and_predicts(name):
+    preset = presets.read(presets.find(name))
+    back = tfmeta.from_preset(name)
+    rng = np.random.default_rng(0)
+    x = rng.random((5, *preset.example_shape), "float32")
+    y = rng.random((5, 1), "float32") if back.output_kind == "values" else np.arange(5)
+    assert np.isfinite(back.adapt(x, y).predict(x, batch_size=5, verbose=0)).all()
+    assert back.example_shape == tuple(preset.example_shape)
+
+
+def test_an_installed_wheel_has_the_presets(tmp_path):
+    """In an empty folder, without the repository and without a network."""
+    root = Path(__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    # A copy: building writes into the source.
+    shutil.copytree(root / "tfmeta", tmp_path / "source" / "tfmeta")
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfmeta_cli.py"):
+        shutil.copy(root / name, tmp_path / "source")
+    wheel = [*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, tmp_path / "source"]
+    subprocess.run(wheel, check=True)
+    site, empty = tmp_path / "site", tmp_path / "empty"
+    (file,) = tmp_path.glob("*.whl")
+    subprocess.run([*pip, "install", "--no-deps", "--target", site, file], check=True)
+    empty.mkdir()
+    code = """
+import socket, sys
+def refuse(*arguments):
+    raise OSError("there is no network")
+socket.socket.connect = socket.create_connection = refuse
+import tfmeta
+assert tfmeta.__file__.startswith(sys.argv[1]), tfmeta.__file__
+print(*(type(tfmeta.from_preset(name)).__name__ for name in tfmeta.list_presets()))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(site)}
+    output = subprocess.run(
+        [sys.executable, "-c", code, str(site)],
+        cwd=empty,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert output.returncode == 0, output.stderr
+    expected = [type(tfmeta.from_preset(name)).__name__ for name in tfmeta.list_presets()]
+    assert output.stdout.split() == expected
+
+
+# === Names ===
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maml_omniglot",
+        "../maml_sinusoid",
+        "maml_sinusoid/../maml_sinusoid",
+        "..",
+        "",
+        "/etc/passwd",
+    ],
+)
+def test_an_unknown_name_is_told(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="There is no preset"):
+        tfmeta.from_preset(name)
+
+
+def test_the_nearest_name_is_told(monkeypatch, saved, tmp_path):
+    monkeypatch.setattr(presets, "ZOO", tmp_path)
+    assert tfmeta.list_presets() == ["mine"]
+    assert tfmeta.from_preset("mine").inner_steps == 2
+    with pytest.raises(ValueError, match="did you mean 'mine'"):
+        tfmeta.from_preset("mime")
+
+
+# === What is broken, altered or foreign ===
+
+
+def test_an_altered_or_truncated_file_is_refused(saved):
+    file = saved / presets.LEARNER
+    content = file.read_bytes()
+    for broken in (
+        content[:-1],
+        content[: len(content) // 2],
+        b"",
+        content[:99] + b"?" + content[100:],
+    ):
+        file.write_bytes(broken)
+        with pytest.raises(ValueError, match="truncated or altered"):
+            tfmeta.from_preset(saved)
+    file.unlink()
+    with pytest.raises(ValueError, match=r"lacks its learner\.keras"):
+        tfmeta.from_preset(saved)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is broken, or no preset.json"),
+        (b"\xff\xfe", "is broken, or no preset.json"),
+        ("[]", "must say which format"),
+        ('{"model": "bert"}', "must say which format"),
+        ('{"format": "1"}', "must say which format"),
+        ('{"format": 2, "tfmeta": "9.0"}', "from tfmeta 9.0; .* upgrade"),
+        ('{"format": 1, "sha256": "0"}', "must have the keys"),
+    ],
+)
+def test_a_foreign_description_is_refused(content, message, saved):
+    (saved / presets.PRESET).write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    with pytest.raises(ValueError, match=message):
+        tfmeta.from_preset(saved)
+
+
+def test_a_wrong_image_format_is_refused(saved):
+    change(saved, image_format={"height": 0, "width": 8})
+    with pytest.raises(ValueError, match="height and width"):
+        tfmeta.from_preset(saved)
+    change(saved, image_format={"colour": "red"})
+    with pytest.raises(ValueError, match="colour"):
+        tfmeta.from_preset(saved)
+
+
+def change(folder, **values):
+    file = folder / presets.PRESET
+    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+
+
+def sign(folder):
+    """So that only what is in the file can be refused."""
+    digest = hashlib.sha256((folder / presets.LEARNER).read_bytes()).hexdigest()
+    change(folder, sha256=digest)
+
+
+def test_another_model_is_refused(saved):
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(saved / presets.LEARNER)
+    sign(saved)
+    with pytest.raises(ValueError, match="must hold a learner of tfmeta"):
+        tfmeta.from_preset(saved)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
+def test_no_model_is_refused(content, saved):
+    (saved / presets.LEARNER).write_bytes(content)
+    sign(saved)
+    with pytest.raises(ValueError, match="does not load"):
+        tfmeta.from_preset(saved)
+
+
+def test_nothing_of_a_hostile_file_is_executed(saved, tmp_path):
+    victim = tmp_path / "victim"
+    code = f"__import__('pathlib').Path({str(victim)!r}).touch()"
+    function = keras.layers.Lambda(eval(f"lambda x: ({code}, x)[1]"))
+    hostile = [
+        keras.saving.serialize_keras_object(function),
+        {
+            "module": "os",
+            "class_name": "system",
+            "config": f"touch {victim}",
+            "registered_name": None,
+        },
+        {
+            "module": "builtins",
+            "class_name": "function",
+            "config": "eval",
+            "registered_name": "eval",
+        },
+        {
+            "module": "keras.utils",
+            "class_name": "get_file",
+            "config": {"origin": f"file://{saved}/{presets.PRESET}", "cache_dir": str(victim)},
+            "registered_name": None,
+        },
+    ]
+    good = (saved / presets.LEARNER).read_bytes()
+    for layer in hostile:
+        (saved / presets.LEARNER).write_bytes(good)
+        with zipfile.ZipFile(saved / presets.LEARNER) as file:
+            files = {name: file.read(name) for name in file.namelist()}
+        config = json.loads(files["config.json"])
+        config["config"]["network"]["config"]["layers"][1] |= layer
+        files["config.json"] = json.dumps(config).encode()
+        with zipfile.ZipFile(saved / presets.LEARNER, "w") as file:
+            for name, data in files.items():
+                file.writestr(name, data)
+        sign(saved)
+        with pytest.raises(ValueError, match="does not load"):
+            tfmeta.from_preset(saved)
+        assert not victim.exists()
+
+
+# === Addresses ===
+
+
+class Server:
+    """Serves a folder by https; tells what was asked for, and breaks off where told to."""
+
+    def __init__(self, folder: Path, context: ssl.SSLContext) -> None:
+        self.asked: list[str] = []
+        self.cut = False
+        outer = self
+
+        class Handler(http.server.SimpleHTTPRequestHandler):
+            def do_GET(self):
+                outer.asked.append(self.path)
+                super().do_GET()
+
+            def copyfile(self, source, outputfile):
+                if outer.cut and self.path.endswith(".keras"):
+                    outputfile.write(source.read(1000))
+                else:
+                    super().copyfile(source, outputfile)
+
+            def log_message(self, *arguments):
+                pass
+
+        handler = partial(Handler, directory=str(folder))
+        self.server = http.server.ThreadingHTTPServer(("localhost", 0), handler)
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.address = f"https://localhost:{self.server.server_port}"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+@pytest.fixture
+def server(saved, tmp_path, monkeypatch):
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("localhost").configure_cert(context)
+    authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    running = Server(saved.parent, context)
+    yield running
+    running.server.shutdown()
+    running.server.server_close()
+
+
+def cached(tmp_path):
+    return sorted(p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.name != ".lock")
+
+
+def test_an_address_is_downloaded_once(server, saved, tmp_path):
+    expected = predictions(tfmeta.from_preset(saved))
+    for address in (f"{server.address}/mine", f"{server.address}/mine/"):
+        np.testing.assert_array_equal(predictions(tfmeta.from_preset(address)), expected)
+    assert server.asked == ["/mine/preset.json", "/mine/learner.keras"]
+    assert {p.name for p in cached(tmp_path)} == {presets.PRESET, presets.LEARNER}
+
+
+def test_a_cached_file_that_was_altered_is_downloaded_again(server, tmp_path):
+    tfmeta.from_preset(f"{server.address}/mine")
+    for name in (presets.LEARNER, presets.PRESET):
+        (file,) = [p for p in cached(tmp_path) if p.name == name][-1:]
+        file.write_bytes(b"{")
+        server.asked.clear()
+        tfmeta.from_preset(f"{server.address}/mine")
+        assert len(server.asked) == 2
+
+
+def test_a_broken_download_leaves_nothing(server, saved, tmp_path):
+    server.cut = True
+    with pytest.raises(ValueError, match=r"could not be downloaded|SHA-256"):
+        tfmeta.from_preset(f"{server.address}/mine")
+    assert cached(tmp_path) == []
+    server.cut = False
+    with pytest.raises(ValueError, match=r"could not be downloaded.*404"):
+        tfmeta.from_preset(f"{server.address}/other")
+    (saved / presets.LEARNER).write_bytes(b"altered")
+    with pytest.raises(ValueError, match="SHA-256"):
+        tfmeta.from_preset(f"{server.address}/mine")
+    assert cached(tmp_path) == []
+
+
+def test_an_unknown_certificate_is_refused(server, monkeypatch):
+    monkeypatch.delenv("SSL_CERT_FILE")
+    with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
+        tfmeta.from_preset(f"{server.address}/mine")
+
+
+def test_processes_that_download_at_once_do_not_disturb_each_other(server):
+    code = f"import tfmeta; print(tfmeta.from_preset('{server.address}/mine').inner_steps)"
+    command = [sys.executable, "-c", code]
+    running = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
+    for process in running:
+        out, err = process.communicate(timeout=200)
+        assert out.strip().endswith("2"), err
+
+
+def test_other_schemes_are_told(tmp_path):
+    with pytest.raises(ValueError, match="https://, gs://, hf://"):
+        tfmeta.from_preset("http://localhost/mine")
+
+
+def test_google_storage_is_asked_through_tensorflow(saved, tmp_path, monkeypatch):
+    """Only TensorFlow's copying is replaced: there is no such server here."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+
+    def copy(source, target):
+        assert source.startswith("gs://bucket/zoo/mine/")
+        shutil.copy(saved / source.rpartition("/")[2], target)
+
+    monkeypatch.setattr(tf.io.gfile, "copy", copy)
+    assert tfmeta.from_preset("gs://bucket/zoo/mine").inner_steps == 2
+
+
+def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monkeypatch):
+    """Only its download is replaced: there is no such server here."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
+    import huggingface_hub
+
+    def download(repository, name):
+        assert repository == "owner/zoo"
+        assert name in ("mine/preset.json", "mine/learner.keras")
+        return str(saved.parent / name)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    assert tfmeta.from_preset("hf://owner/zoo/mine").inner_steps == 2
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ValueError, match=r"pip install .tfmeta\[hf\]"):
+        tfmeta.from_preset("hf://owner/zoo/other")
