@@ -2,6 +2,7 @@
 
 import copy
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -511,3 +512,79 @@ def test_serving_without_a_server_says_how_to_get_it(waves, tfmeta, tmp_path, mo
     code, _, err = tfmeta("serving", "run", tmp_path)
     assert code == 1
     assert "tensorflow/serving" in err
+
+
+# === Presets ===
+
+
+def test_a_run_becomes_a_preset_that_all_commands_take(waves, tfmeta, tmp_path):
+    preset = tmp_path / "preset"
+    assert tfmeta("publish", waves, "--output", preset)[0] == 0
+    assert (preset / "servable" / "1" / "saved_model.pb").is_file()
+    assert not (preset / "models.config").exists()
+    results = []
+    for source in (waves, preset):
+        output = tmp_path / "evaluation.json"
+        code, _, err = tfmeta("evaluate", source, "--output", output)
+        assert code == 0, err
+        results.append(json.loads(output.read_text()))
+    assert results[0] == results[1]
+    (tmp_path / "support.csv").write_text("1,2\n3,4\n")
+    support = tmp_path / "support.csv"
+    assert tfmeta("adapt", preset, "--support", support, "--output", tmp_path / "task")[0] == 0
+    assert tfmeta("predict", tmp_path / "task", support)[0] == 1  # Two columns: no inputs.
+    assert tfmeta("export", preset, "--output", tmp_path / "servables" / "waves")[0] == 0
+    assert tfmeta("serving", "check", preset / "servable")[0] == 0
+    check_error(tfmeta("publish", waves, "--output", preset), "holds a preset already")
+
+
+def test_presets_are_listed_and_unknown_ones_told(tfmeta):
+    code, out, _ = tfmeta("list")
+    assert code == 0
+    assert "maml_sinusoid" in out.split()
+    check_error(tfmeta("evaluate", "maml_sinusoids"), "did you mean 'maml_sinusoid'?")
+
+
+@pytest.mark.parametrize("name", ["maml_sinusoid", "meta_sgd_sinusoid", "maml_linear"])
+def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path):
+    output = tmp_path / "evaluation.json"
+    assert tfmeta("evaluate", name, "--output", output)[0] == 0
+    again = json.loads(output.read_text())
+    card = json.loads((Path(__file__).parents[1] / "models" / name / "evaluation.json").read_text())
+    for setting, published in zip(
+        [again, *again.get("also", [])], [card, *card.get("also", [])], strict=True
+    ):
+        assert setting["episodes"] == published["episodes"]
+        assert abs(setting["mean"] - published["mean"]) < published["ci95"] / 10
+
+
+def test_further_settings_are_measured(tfmeta, tmp_path):
+    output = tmp_path / "evaluation.json"
+    code, out, err = tfmeta(
+        *("evaluate", "maml_glyphs_5w1s", "--n-episodes", 20, "--inner-steps", 1),
+        *("--output", output),
+    )
+    assert code == 0, err
+    result = json.loads(output.read_text())
+    settings = [(s["episodes"]["n_shot"], s["batch_norm"]) for s in [result, *result["also"]]]
+    assert settings[:2] == [(1, "transductive"), (5, "transductive")]
+    assert (5, "support") in settings
+    means = {s: r["mean"] for s, r in zip(settings, [result, *result["also"]], strict=True)}
+    # Five shots say more; without moving averages, "running" says nothing.
+    assert means[5, "support"] > 0.9 > 0.4 > means[1, "running"]
+    assert "n_shot 5, batch_norm support:" in out
+
+
+def test_a_card_is_written_from_a_run(waves, tfmeta, tmp_path):
+    folder = tmp_path / "waves"
+    folder.mkdir()
+    shutil.copy(waves / "recipe.yaml", folder)
+    (folder / "README.md").write_text("# Waves\n")
+    code, _, err = tfmeta("card", folder, waves)
+    assert code == 0, err
+    mean = json.loads((waves / "evaluation.json").read_text())["mean"]
+    assert f"**{mean:.4f} ±" in (folder / "README.md").read_text()
+    assert (folder / "learning_curve.png").is_file()
+    other = (waves / "recipe.yaml").read_text().replace("n_shot: 4", "n_shot: 6")
+    (folder / "recipe.yaml").write_text(other)
+    check_error(tfmeta("card", folder, waves), "is no run of the recipe")

@@ -1,4 +1,4 @@
-"""The command line: tfmeta train | evaluate | adapt | predict | export | serving | plot."""
+"""The command line: tfmeta train | evaluate | adapt | predict | export | serving | list | …."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import shlex
+import shutil
 import sys
+import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,11 +18,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import data, plots, serving, training
+from tfmeta import cards, data, plots, presets, serving, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
-from tfmeta.evaluation import Evaluation, evaluate
+from tfmeta.evaluation import Evaluation
 from tfmeta.files import replacing, write_json
+from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
 from tfmeta.serving import server
 from tfmeta.threads import configure_threads
@@ -66,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--seed", type=int, help="instead of the recipe's")
 
     sub = command("evaluate", _evaluate, "Measure a trained learner on episodes.")
-    sub.add_argument("run", help="a run folder")
+    sub.add_argument("source", help="a run folder, or a preset: its name, folder or address")
     sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
     sub.add_argument("--split", default="test", choices=["train", "validation", "test"])
     sub.add_argument("--n-episodes", type=int, help="instead of the recipe's")
@@ -75,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", type=Path, help="a JSON file to write")
 
     sub = command("adapt", _adapt, "Learn one task from a handful of examples.")
-    sub.add_argument("run", help="a run folder")
+    sub.add_argument("source", help="a run folder, or a preset: its name, folder or address")
     sub.add_argument(
         "--support",
         required=True,
@@ -92,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     sub = command("export", _export, "Publish a learner, or a task it has learned, for serving.")
-    sub.add_argument("source", type=Path, help="a run folder, or one that `tfmeta adapt` wrote")
+    sub.add_argument("source", help="a run folder, a preset, or what `tfmeta adapt` wrote")
     sub.add_argument("--output", required=True, type=Path, help="the servable's folder")
     sub.add_argument("--keep", type=int, default=3, help="versions to keep (default 3)")
     sub.add_argument(
@@ -115,6 +118,20 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("run", _run, "Start tensorflow_model_server.", serving_commands)
     sub.add_argument("folder", type=Path, help="the folder that holds the servables' folders")
 
+    sub = command("list", _list, "List the presets by name.")
+
+    sub = command("publish", _publish, "Make a preset of a run: its learner, and the servable.")
+    sub.add_argument("run", help="a run folder")
+    sub.add_argument("--output", required=True, type=Path, help="the preset's folder to write")
+
+    sub = command("card", _card, "Write what was measured into a model's card.")
+    sub.add_argument("folder", type=Path, help="the model's folder, with its README.md")
+    sub.add_argument("runs", nargs="*", type=Path, help="the run, then those of other seeds")
+
+    sub = command("zoo", _zoo, "Write the table of all presets into a page.")
+    sub.add_argument("models", type=Path, help="the folder of the models' folders")
+    sub.add_argument("page", type=Path, help="the Markdown file")
+
     sub = command("plot", _plot, "Draw what trained regressors fit to the same test tasks.")
     sub.add_argument("runs", nargs="+", type=Path, help="run folders")
     sub.add_argument("--output", required=True, type=Path, help="the PNG file to write")
@@ -130,53 +147,52 @@ def _train(options: argparse.Namespace) -> None:
     if changes:
         content = recipe.to_dict()
         recipe = Recipe.from_dict({**content, "training": {**content["training"], **changes}})
-    result = training.train(recipe, options.output, options.data_dir)
-    _report(result, "test")
+    results = training.train(recipe, options.output, options.data_dir)
+    _report(results, "test")
     pictures = sorted(p.name for p in Path(options.output).glob("*.png"))
     print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
-    learner = training.load_learner(options.run)
-    recipe = Recipe.load(options.run)
-    section = getattr(recipe, "validation" if options.split == "validation" else "evaluation")
-    episodes = recipe.make_episodes(
-        recipe.load_data(options.split, options.data_dir), options.split, seed=options.seed
-    )
-    result = evaluate(
+    learner, about = _opened(options.source)
+    if about.recipe is None:
+        raise ValueError(f"{options.source} does not say by which recipe to evaluate it.")
+    recipe = Recipe.from_dict(about.recipe)
+    source = recipe.load_data(options.split, options.data_dir)
+    results = training.measure(
         learner,
-        episodes,
-        section["n_episodes"] if options.n_episodes is None else options.n_episodes,
-        recipe.evaluation.get("inner_steps")
-        if options.inner_steps is None
-        else options.inner_steps,
-        verbose=sys.stdout.isatty(),
+        recipe,
+        source,
+        options.split,
+        options.n_episodes,
+        options.inner_steps,
+        options.seed,
     )
-    _report(result, options.split)
+    _report(results, options.split)
     if options.output:
         seed = recipe.training.seed if options.seed is None else options.seed
-        summary = {"protocol": recipe.protocol, "split": options.split, "seed": seed}
-        write_json(options.output, {**result.to_dict(), **summary})
+        batch_norm = training.batch_norm_of(learner)
+        summary = training.summarized(results, recipe, source, options.split, seed, batch_norm)
+        write_json(options.output, summary)
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    learner = training.load_learner(options.run)
-    details = json.loads((Path(options.run) / training.DETAILS).read_text(encoding="utf-8"))
-    is_regression = Recipe.load(options.run).is_regression
+    learner, about = _opened(options.source)
+    is_regression = learner.output_kind == "values"
     class_names: list[str] | None = None
     if options.support.is_dir():
-        if details["image_format"] is None:
+        if about.image_format is None:
             raise ValueError(
-                f"{options.run} was not trained on image files: give a CSV file as --support."
+                f"{options.source} was not trained on image files: give a CSV file as --support."
             )
         class_names = data.sources.folder(options.support).class_names
         files = [_image_files(options.support / name) for name in class_names]
-        support_x = _read_images([f for images in files for f in images], details["image_format"])
+        support_x = _read_images([f for images in files for f in images], about.image_format)
         support_y = np.repeat(np.arange(len(files)), [len(images) for images in files])
     else:
         table = _read_csv(options.support)
         support_x, support_y = table[:, :-1], table[:, -1]
-        support_x = _examples(support_x, details["example_shape"], options.support)
+        support_x = _examples(support_x, about.example_shape, options.support)
         if is_regression:
             support_y = support_y[:, None]
         else:
@@ -187,7 +203,9 @@ def _adapt(options: argparse.Namespace) -> None:
     with replacing(options.output / MODEL) as temporary:
         adapted.save(temporary)
     meaning = {"class_names": class_names, "output_kind": learner.output_kind}
-    write_json(options.output / TASK, {**meaning, **details})
+    image_format = None if about.image_format is None else vars(about.image_format)
+    examples = {"example_shape": about.example_shape, "image_format": image_format}
+    write_json(options.output / TASK, {**meaning, **examples, "source": str(options.source)})
     classes = "" if class_names is None else f" of the classes {', '.join(class_names)}"
     print(f"Learned from {len(support_x)} examples{classes}. Written to {options.output}.")
 
@@ -212,12 +230,13 @@ def _predict(options: argparse.Namespace) -> None:
             for i in range(len(t))
         ]
     else:
-        if task["image_format"] is None:
+        image_format = _image_format(task)
+        if image_format is None:
             raise ValueError(
                 f"The learner of {options.task} was not trained on image files: give a CSV file."
             )
         files = [f for path in options.inputs for f in _image_files(path)]
-        x, names = _read_images(files, task["image_format"]), [str(f) for f in files]
+        x, names = _read_images(files, image_format), [str(f) for f in files]
     # One batch: a transductive model normalises all queries together.
     outputs = np.asarray(model.predict(x, batch_size=len(x), verbose=0))
     if task["class_names"] is None:
@@ -232,22 +251,21 @@ def _predict(options: argparse.Namespace) -> None:
 
 
 def _export(options: argparse.Namespace) -> None:
-    details: dict[str, Any]
-    if (options.source / TASK).is_file():
-        model = keras.models.load_model(options.source / MODEL)
-        details = json.loads((options.source / TASK).read_text(encoding="utf-8"))
-        about_task = {name: details[name] for name in ("class_names", "output_kind")}
+    if (Path(options.source) / TASK).is_file():
+        model = keras.models.load_model(Path(options.source) / MODEL)
+        task = json.loads((Path(options.source) / TASK).read_text(encoding="utf-8"))
+        about_task = {name: task[name] for name in ("class_names", "output_kind")}
+        example_shape, image_format = task["example_shape"], _image_format(task)
     else:
-        model = training.load_learner(options.source)
-        details = json.loads((options.source / training.DETAILS).read_text(encoding="utf-8"))
+        model, about = _opened(options.source)
         about_task = {}
-    image_format = details["image_format"]
+        example_shape, image_format = about.example_shape, about.image_format
     version = serving.export(
         model,
         options.output,
         **about_task,
-        image_format=None if image_format is None else ImageFormat(**image_format),
-        example_shape=details["example_shape"],
+        image_format=image_format,
+        example_shape=example_shape,
         allow_transductive=options.allow_transductive,
         keep=options.keep,
     )
@@ -274,6 +292,37 @@ def _run(options: argparse.Namespace) -> None:
     os.execv(program, server.command(folder, program))
 
 
+def _list(options: argparse.Namespace) -> None:
+    for name in presets.list_presets():
+        print(name)
+
+
+def _publish(options: argparse.Namespace) -> None:
+    learner, about = training.load_learner(options.run), training.about(options.run)
+    presets.save_to_preset(learner, options.output, about.image_format, about.recipe)
+    # Elsewhere first: beside a servable, a server's settings are written.
+    with tempfile.TemporaryDirectory() as folder:
+        version = serving.export(
+            learner,
+            Path(folder) / options.output.resolve().name,
+            image_format=about.image_format,
+            example_shape=about.example_shape,
+            allow_transductive=True,
+        )
+        shutil.copytree(version, options.output / presets.SERVABLE / version.name)
+    print(f"Written to {options.output}.")
+
+
+def _card(options: argparse.Namespace) -> None:
+    cards.write_card(options.folder, options.runs)
+    print(f"Written to {options.folder / cards.CARD}.")
+
+
+def _zoo(options: argparse.Namespace) -> None:
+    cards.write_zoo(options.models, options.page)
+    print(f"Written to {options.page}.")
+
+
 def _plot(options: argparse.Namespace) -> None:
     recipes = [Recipe.load(run) for run in options.runs]
     if not all(recipe.is_regression for recipe in recipes):
@@ -290,15 +339,26 @@ def _plot(options: argparse.Namespace) -> None:
 # === Inputs and outputs ===
 
 
-def _report(result: Evaluation, split: str) -> None:
-    if result.by_inner_step is not None:
-        for row in result.to_dict()["by_inner_step"]:
-            note = " (before adaptation)" if row["inner_steps"] == 0 else ""
-            print(
-                f"after {row['inner_steps']:2d} inner steps: {result.metric} "
-                f"{row['mean']:.4f} ± {row['ci95']:.4f}{note}"
-            )
-    print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
+def _opened(source: str) -> tuple[MetaLearner, presets.About]:
+    """The learner of a run or a preset, and what is known about it."""
+    if (Path(source) / training.BEST).is_file():
+        return training.load_learner(source), training.about(source)
+    folder = presets.find(source)
+    return presets.load(folder), presets.read(folder)
+
+
+def _report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) -> None:
+    for setting, result in results:
+        if setting:
+            print("\n" + ", ".join(f"{name} {value}" for name, value in setting.items()) + ":")
+        if result.by_inner_step is not None:
+            for row in result.to_dict()["by_inner_step"]:
+                note = " (before adaptation)" if row["inner_steps"] == 0 else ""
+                print(
+                    f"after {row['inner_steps']:2d} inner steps: {result.metric} "
+                    f"{row['mean']:.4f} ± {row['ci95']:.4f}{note}"
+                )
+        print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
 
 
 def _read_csv(path: Path) -> np.ndarray:
@@ -319,7 +379,9 @@ def _read_csv(path: Path) -> np.ndarray:
     return table
 
 
-def _examples(table: np.ndarray, shape: list[int], path: Path) -> np.ndarray:
+def _examples(table: np.ndarray, shape: list[int] | None, path: Path) -> np.ndarray:
+    if shape is None:
+        return table
     if table.shape[1] != np.prod(shape):
         raise ValueError(
             f"{path}: an example has {table.shape[1]} numbers, but the learner was trained on "
@@ -339,12 +401,16 @@ def _image_files(path: Path) -> list[Path]:
     return [path]
 
 
-def _read_images(files: Sequence[Path], image_format: dict[str, Any]) -> np.ndarray:
+def _image_format(task: dict[str, Any]) -> ImageFormat | None:
+    return None if task["image_format"] is None else ImageFormat(**task["image_format"])
+
+
+def _read_images(files: Sequence[Path], image_format: ImageFormat) -> np.ndarray:
     """Images `[N, height, width, channels]`, float32, as in training."""
     pixels = []
     for file in files:
         try:
-            pixels.append(ImageFormat(**image_format).from_bytes(file.read_bytes()).numpy())
+            pixels.append(image_format.from_bytes(file.read_bytes()).numpy())
         except tf.errors.InvalidArgumentError as error:
             raise ValueError(f"{file} is broken, or no image.") from error
     return np.stack(pixels).astype(np.float32) / 255

@@ -1,0 +1,100 @@
+"""Cards say what the evaluations say, and nobody's keyboard is in between."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tfmeta import cards, presets
+from tfmeta.cards import BEGIN, END, measured, write_card
+from tfmeta.recipes import Recipe
+
+MODELS = Path(__file__).parent.parent / "models"
+WRITTEN = sorted(
+    card.parent for card in MODELS.glob(f"*/{cards.CARD}") if BEGIN in card.read_text("utf-8")
+)
+
+
+def result(mean, **others):
+    episodes = {"n_way": 5, "n_shot": 1, "n_query": 15, **others.pop("episodes", {})}
+    return {
+        "metric": "accuracy",
+        "mean": mean,
+        "ci95": 0.00123,
+        "n_episodes": 1000,
+        "episodes": episodes,
+        "batch_norm": "support",
+        **others,
+    }
+
+
+@pytest.fixture
+def folder(tmp_path):
+    by_step = [{"inner_steps": i, "mean": 0.2 + i / 10, "ci95": 0.01} for i in range(3)]
+    evaluation = result(
+        0.98765,
+        by_inner_step=by_step,
+        protocol="by hand",
+        seed=0,
+        training_seconds=90.0,
+        n_parameters=1234,
+        machine="an abacus",
+        versions={"python": "3.11", "tensorflow": "2.21", "keras": "3.15"},
+        also=[result(0.5, episodes={"n_shot": 5}, by_inner_step=by_step[:2])],
+    )
+    (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    (tmp_path / "README.md").write_text("# A model\n\nBy hand.\n")
+    (tmp_path / "learning_curve.png").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("folder", WRITTEN, ids=[folder.name for folder in WRITTEN])
+def test_every_card_says_what_its_evaluations_say(folder):
+    text = (folder / cards.CARD).read_text(encoding="utf-8")
+    assert text.count(BEGIN) == text.count(END) == 1
+    assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == measured(folder)
+
+
+def test_the_zoo_s_table_says_what_the_evaluations_say():
+    page = MODELS.parent / "docs" / "zoo.md"
+    text = page.read_text(encoding="utf-8")
+    written = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
+    assert written == cards.zoo(MODELS, "../models")
+    for name in presets.list_presets():
+        assert f"`{name}`" in written
+        recipe = yaml.safe_load((MODELS / name / "recipe.yaml").read_text(encoding="utf-8"))
+        assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
+
+
+def test_a_card_holds_the_numbers_of_the_evaluation(folder):
+    text = measured(folder)
+    assert "**98.77 ± 0.12 %** (5-way 1-shot, `support`; 1,000 episodes" in text
+    assert "| inner steps | 5-way 1-shot, `support` | 5-way 5-shot, `support` |" in text
+    assert "| 0 | 20.00 ± 1.00 | 20.00 ± 1.00 |" in text
+    assert "| 2 | 40.00 ± 1.00 |  |" in text
+    assert "1.5 minutes" in text
+    assert "1,234 parameters" in text
+    assert "![learning curve](learning_curve.png)" in text
+    seed = json.loads((folder / "evaluation.json").read_text())
+    (folder / "evaluation_seed_1.json").write_text(json.dumps({**seed, "mean": 0.97, "seed": 1}))
+    text = measured(folder)
+    assert "0: 98.77 ± 0.12 %; 1: 97.00 ± 0.12 %" in text
+    assert "1.77 percentage points" in text
+
+
+def test_only_what_is_between_the_marks_is_written_anew(folder):
+    write_card(folder)
+    card = folder / cards.CARD
+    text = card.read_text()
+    assert text.startswith("# A model\n\nBy hand.\n")
+    assert measured(folder) in text
+    card.write_text(text.replace("98.77", "99.99") + "\nBelow.\n")
+    write_card(folder)
+    assert card.read_text() == text + "\nBelow.\n"
+
+
+def test_without_an_evaluation_there_is_no_card(tmp_path):
+    (tmp_path / "README.md").write_text("")
+    with pytest.raises(ValueError, match=r"no evaluation\.json"):
+        write_card(tmp_path)

@@ -1,0 +1,215 @@
+"""Model cards: what was measured, written between two marks of a README by a command alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from tfmeta import presets
+from tfmeta.files import write_json, write_text
+from tfmeta.training import EVALUATION
+
+CARD = "README.md"
+BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured -->"
+
+
+def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[str]] = ()) -> None:
+    """Writes what was measured into a model's card.
+
+    Args:
+        folder: The model's folder, with its `README.md`, in which two marks enclose what is written
+            anew; without them, it is put at the end.
+        runs: Run folders of the model's recipe, whose evaluations and pictures are taken over: that
+            of the weights to be published, then those of other seeds. None if the evaluations in
+            `folder` are to be written again.
+
+    Raises:
+        ValueError: If a run is of another recipe, or was not evaluated.
+    """
+    folder = Path(folder)
+    if runs:
+        _take_over(folder, [Path(run) for run in runs])
+    if not (folder / EVALUATION).is_file():
+        raise ValueError(f"{folder} has no {EVALUATION}: name a run to take it from.")
+    _replace(folder / CARD, measured(folder))
+
+
+def write_zoo(models: str | os.PathLike[str], page: str | os.PathLike[str]) -> None:
+    """Writes the table of all presets into a page, between two marks as in a card.
+
+    Args:
+        models: The folder of the models' folders, with `published.yaml`: the papers' numbers.
+        page: A Markdown file.
+    """
+    _replace(Path(page), zoo(Path(models), os.path.relpath(models, Path(page).parent)))
+
+
+def zoo(models: Path, link: str) -> str:
+    """The table of all presets: what was measured, and what the papers report.
+
+    Args:
+        models: The folder of the models' folders.
+        link: Where that is, seen from the page.
+    """
+    published = yaml.safe_load((models / "published.yaml").read_text(encoding="utf-8"))
+    rows = []
+    for name in presets.list_presets():
+        evaluation = _read(models / name / EVALUATION)
+        about = published[name]
+        shown = evaluation["by_inner_step"][about["step"]] if "step" in about else evaluation
+        rows.append(
+            [
+                f"[`{name}`]({link}/{name})",
+                _setting(evaluation) + (f", {about['step']} step" if "step" in about else ""),
+                _cell(shown, evaluation["metric"]),
+                str(about.get("paper", "–")),
+            ]
+        )
+    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper"], rows))
+
+
+def _replace(page: Path, content: str) -> None:
+    text = page.read_text(encoding="utf-8")
+    block = f"{BEGIN}\n\n{content}\n\n{END}"
+    if BEGIN in text:
+        text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.S)
+    else:
+        text = f"{text.rstrip()}\n\n{block}\n"
+    write_text(page, text)
+
+
+def measured(folder: Path) -> str:
+    """What the evaluations in a model's folder say, as Markdown."""
+    evaluations = [_read(path) for path in [folder / EVALUATION, *_of_other_seeds(folder)]]
+    first = evaluations[0]
+    settings = [first, *first.get("also", [])]
+    lines = [
+        f"Test {first['metric'] if first['metric'] == 'accuracy' else 'MSE'}: "
+        f"**{_number(first)}** ({_setting(first)}; {first['n_episodes']:,} episodes, ± is the 95 % "
+        "confidence interval of the mean).",
+        "",
+        *_table(settings),
+        "",
+        f"- Protocol: {first['protocol']}.",
+    ]
+    if len(evaluations) > 1:
+        means = [evaluation["mean"] for evaluation in evaluations]
+        of_each = "; ".join(f"{of_one['seed']}: {_number(of_one)}" for of_one in evaluations)
+        lines.append(
+            f"- Seeds: {of_each}. They spread "
+            f"over {_plain(max(means) - min(means), first['metric'])}; published is the first, "
+            "whichever is best."
+        )
+    else:
+        lines.append(f"- Seed {first['seed']}, one run.")
+    if "training_seconds" in first:
+        lines.append(
+            f"- Training time: {first['training_seconds'] / 60:.1f} minutes, with validation."
+        )
+    if "machine" in first:
+        versions = first["versions"]
+        lines.append(
+            f"- On {first['machine']}; Python {versions['python']}, TensorFlow "
+            f"{versions['tensorflow']}, Keras {versions['keras']}."
+        )
+    if "n_parameters" in first:
+        lines.append(f"- {first['n_parameters']:,} parameters.")
+    if folder.name in presets.list_presets():
+        digest = presets.read(presets.find(folder.name)).sha256
+        lines.append(f"- SHA-256 of `{presets.LEARNER}`: `{digest}`.")
+    lines += [f"\n![{path.stem.replace('_', ' ')}]({path.name})" for path in _pictures(folder)]
+    return "\n".join(lines)
+
+
+def _take_over(folder: Path, runs: Sequence[Path]) -> None:
+    from tfmeta.recipes import Recipe
+
+    recipe = Recipe.load(folder).to_dict()
+    for run in runs:
+        of_run = Recipe.load(run).to_dict()
+        of_run["training"]["seed"] = recipe["training"]["seed"]
+        if of_run != recipe:
+            raise ValueError(f"{run} is no run of the recipe in {folder}.")
+        if not (run / EVALUATION).is_file():
+            raise ValueError(f"{run} has no {EVALUATION}: let `tfmeta train` finish it.")
+    for path in _of_other_seeds(folder):
+        path.unlink()
+    write_json(folder / EVALUATION, _read(runs[0] / EVALUATION))
+    for run in runs[1:]:
+        evaluation = _read(run / EVALUATION)
+        write_json(folder / f"evaluation_seed_{evaluation['seed']}.json", evaluation)
+    for path in _pictures(runs[0]):
+        # It shows examples of the data, which are not ours to spread.
+        if path.name != "episodes.png":
+            shutil.copy(path, folder / path.name)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _of_other_seeds(folder: Path) -> list[Path]:
+    return sorted(folder.glob("evaluation_seed_*.json"))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(
+        folder.glob("*.png"), key=lambda path: (path.name != "learning_curve.png", path.name)
+    )
+
+
+# === Tables ===
+
+
+def _table(settings: Sequence[Mapping[str, Any]]) -> list[str]:
+    """One row per setting; or, where inner steps were measured, one per number of them."""
+    if not any("by_inner_step" in setting for setting in settings):
+        rows = [(_setting(setting), _number(setting)) for setting in settings]
+        return _rows(["setting", _unit(settings[0]["metric"])], rows)
+    n_steps = max(len(setting.get("by_inner_step", [])) for setting in settings)
+    cells = []
+    for step in range(n_steps):
+        row = [str(step)]
+        for setting in settings:
+            by_step = setting.get("by_inner_step", [])
+            row.append(_cell(by_step[step], setting["metric"]) if step < len(by_step) else "")
+        cells.append(row)
+    return _rows(["inner steps", *(_setting(setting) for setting in settings)], cells)
+
+
+def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+def _setting(result: Mapping[str, Any]) -> str:
+    episodes = result["episodes"]
+    parts = [f"{episodes['n_shot']}-shot"]
+    if "n_way" in episodes:
+        parts = [f"{episodes['n_way']}-way {parts[0]}"]
+    if result.get("batch_norm"):
+        parts.append(f"`{result['batch_norm']}`")
+    return ", ".join(parts)
+
+
+def _unit(metric: str) -> str:
+    return "accuracy, %" if metric == "accuracy" else "MSE"
+
+
+def _cell(result: Mapping[str, Any], metric: str) -> str:
+    factor, digits = (100, 2) if metric == "accuracy" else (1, 4)
+    return f"{factor * result['mean']:.{digits}f} ± {factor * result['ci95']:.{digits}f}"
+
+
+def _number(result: Mapping[str, Any]) -> str:
+    return _cell(result, result["metric"]) + (" %" if result["metric"] == "accuracy" else "")
+
+
+def _plain(value: float, metric: str) -> str:
+    return f"{100 * value:.2f} percentage points" if metric == "accuracy" else f"{value:.4f}"
