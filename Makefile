@@ -16,7 +16,7 @@ BIN := .venv/bin
 	touch .venv/installed $@
 
 quickstart: .venv/installed
-	$(BIN)/tfmeta train models/maml_glyphs_5w1s --output runs/quickstart
+	$(BIN)/tfmeta train models/maml_glyphs_5w1s/quickstart.yaml --output runs/quickstart
 
 test: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -269,7 +269,7 @@ def test_arguments_that_do_not_fit_are_told(task, tmp_path):
 
 
 def test_rounding_that_inner_steps_enlarge_is_no_disagreement(tmp_path):
-    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=5, batch_norm="support")
+    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=3, batch_norm="support")
     export(learner, tmp_path / "steep")
 
 

@@ -123,11 +123,10 @@ def test_a_transductive_servable_must_be_allowed_but_ignores_padding(tmp_path):
     assert gate.check(version, allow_transductive=True)
 
 
-@pytest.mark.parametrize("steps", [5, 10])
-def test_rounding_that_inner_steps_enlarge_is_not_refused(steps):
+def test_rounding_that_inner_steps_enlarge_is_not_refused():
     keras.utils.set_random_seed(0)
     network = tfmeta.backbones.conv4(5, SHAPE, 8)
-    learner = tfmeta.MAML(network, 0.4, steps, batch_norm="support")
+    learner = tfmeta.MAML(network, 0.4, 5, batch_norm="support")
     ((_, signature), *_) = signatures.of_learner(learner, SHAPE, (), 5, None).items()
     function = tf.function(signature.function, [signature.inputs], autograph=False)
     loaded = {"adapt_and_predict": lambda **inputs: function(inputs)}

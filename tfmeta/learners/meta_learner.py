@@ -317,8 +317,8 @@ class MetaLearner(keras.Model):
         >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), 0.01, inner_loss="mse")
         >>> folder = tempfile.mkdtemp()
         >>> learner.save_to_preset(folder)
-        >>> tfmeta.from_preset(folder).inner_loss
-        'mse'
+        >>> tfmeta.from_preset(folder).inner_learning_rate
+        0.01
         """
         # Imported here, for it imports this module.
         from tfmeta.presets import save_to_preset
