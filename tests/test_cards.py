@@ -63,6 +63,7 @@ def test_the_zoo_s_table_says_what_the_evaluations_say():
     assert written == cards.zoo(MODELS, "../models")
     for name in presets.list_presets():
         assert f"`{name}`" in written
+        assert MODELS / name in WRITTEN
         recipe = yaml.safe_load((MODELS / name / "recipe.yaml").read_text(encoding="utf-8"))
         assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
 

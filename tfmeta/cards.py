@@ -14,6 +14,7 @@ import yaml
 
 from tfmeta import presets
 from tfmeta.files import write_json, write_text
+from tfmeta.recipes import Recipe
 from tfmeta.training import EVALUATION
 
 CARD = "README.md"
@@ -129,8 +130,6 @@ def measured(folder: Path) -> str:
 
 
 def _take_over(folder: Path, runs: Sequence[Path]) -> None:
-    from tfmeta.recipes import Recipe
-
     recipe = Recipe.load(folder).to_dict()
     for run in runs:
         of_run = Recipe.load(run).to_dict()

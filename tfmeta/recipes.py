@@ -236,13 +236,20 @@ class Recipe:
             seed: Instead of the recipe's.
             setting: Options that differ, as in the evaluation's `also`.
         """
-        section = {"train": {}, "validation": self.validation, "test": self.evaluation}[split]
-        options = of_episodes({**section, **(setting or {})})
         role = ("train", "validation", "test").index(split)
         seed = self.training.seed if seed is None else seed
         return source.episodes(
-            **{**self.episodes, **options}, seed=seed + role * SEED_STRIDE, start=start
+            **self.episode_options(split, setting or {}),
+            seed=seed + role * SEED_STRIDE,
+            start=start,
         )
+
+    def episode_options(self, split: str, setting: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of the episodes of a split, in a setting with those that differ."""
+        section = {"train": {}, "validation": self.validation, "test": self.evaluation}[split]
+        others = ("n_episodes", "inner_steps", "also", "batch_norm")
+        given = {**self.episodes, **section, **setting}
+        return {k: v for k, v in given.items() if k not in others}
 
     def settings(self, split: str) -> list[dict[str, Any]]:
         """In which settings to measure on a split: the recipe's own, `{}`, and, on test, `also`."""
@@ -289,12 +296,6 @@ class Recipe:
             metrics=[] if self.is_regression else ["accuracy"],
         )
         return learner
-
-
-def of_episodes(section: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of a section that are those of `episodes(...)`."""
-    others = ("n_episodes", "inner_steps", "also", "batch_norm")
-    return {k: v for k, v in section.items() if k not in others}
 
 
 def _options(function: Callable[..., Any], without: Collection[str]) -> list[str]:

@@ -24,7 +24,7 @@ from tfmeta.files import replacing, write_json, write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.functional import batch_norm_layers
 from tfmeta.presets import About
-from tfmeta.recipes import Recipe, of_episodes
+from tfmeta.recipes import Recipe
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
@@ -261,13 +261,11 @@ def summarized(
         seed: That of the episodes.
         batch_norm: The learner's own mode, if it has one.
     """
-    section = {"train": {}, "validation": recipe.validation, "test": recipe.evaluation}[split]
 
     def of_one(setting: dict[str, Any], result: Evaluation) -> dict[str, Any]:
-        episodes = {**recipe.episodes, **of_episodes(section), **of_episodes(setting)}
         return {
             **result.to_dict(),
-            "episodes": episodes,
+            "episodes": recipe.episode_options(split, setting),
             "batch_norm": setting.get("batch_norm", batch_norm),
         }
 

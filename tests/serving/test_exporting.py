@@ -8,59 +8,28 @@ import pytest
 import tensorflow as tf
 from c_api import InvalidArgument
 from c_api_worker import Worker
+from family import LEARNERS, SHAPE, encoder, network
 
 import tfmeta
-from tfmeta import backbones
 from tfmeta.data import ImageFormat
 from tfmeta.serving import ServableError, check, export
 
 RNG = np.random.default_rng(0)
-SHAPE = (14, 14, 1)
-
-
-def network():
-    return backbones.conv4(5, SHAPE, 8)
-
-
-def encoder():
-    return backbones.conv4(None, SHAPE, 8)
-
-
-LEARNERS = {
-    "maml": lambda: tfmeta.MAML(network(), 0.1, 2, batch_norm="support"),
-    "maml_plus_plus": lambda: tfmeta.MAMLPlusPlus(network(), 0.1, 2, batch_norm="support"),
-    "meta_sgd": lambda: tfmeta.MetaSGD(network(), 0.1, 2, batch_norm="running"),
-    "meta_lstm": lambda: tfmeta.MetaLSTM(network(), inner_steps=2, batch_norm="support"),
-    "reptile": lambda: tfmeta.Reptile(network(), inner_steps=2, batch_norm="support"),
-    "anil": lambda: tfmeta.ANIL(encoder(), 5, 0.1, 2, batch_norm="support"),
-    "cavia": lambda: tfmeta.CAVIA(
-        backbones.film_conv4(5, (28, 28, 1), 8), 0.1, 2, batch_norm="support"
-    ),
-    "prototypical_network": lambda: tfmeta.PrototypicalNetwork(encoder(), batch_norm="support"),
-    "matching_network": lambda: tfmeta.MatchingNetwork(encoder(), batch_norm="support"),
-    "full_context": lambda: tfmeta.MatchingNetwork(encoder(), True, batch_norm="support"),
-    "relation_network": lambda: tfmeta.RelationNetwork(
-        backbones.relation_encoder((28, 28, 1), 8), batch_norm="support"
-    ),
-    "maml_regression": lambda: tfmeta.MAML(backbones.mlp(), 0.01, 2, inner_loss="mse"),
-}
 
 
 def episodes(learner, n_tasks, n_support, n_query, n_way=5):
     """A meta-batch as a request, with some padding in the support set."""
     rng = np.random.default_rng(n_support)
-    part = getattr(learner, "encoder", None) or learner.network
-    shape = part.input_shape[0] if isinstance(part.input_shape, list) else part.input_shape
     mask = np.ones((n_tasks, n_support), "float32")
     mask[:, n_way:] = rng.random((n_tasks, n_support - n_way)) < 0.8
     y = np.tile(np.arange(n_support) % n_way, (n_tasks, 1)).astype("int64")
     if learner.output_kind == "values":
         y = rng.normal(size=(n_tasks, n_support, 1)).astype("float32")
     return {
-        "support_x": rng.random((n_tasks, n_support, *shape[1:]), "float32"),
+        "support_x": rng.random((n_tasks, n_support, *learner.example_shape), "float32"),
         "support_y": y,
         "support_mask": mask,
-        "query_x": rng.random((n_tasks, n_query, *shape[1:]), "float32"),
+        "query_x": rng.random((n_tasks, n_query, *learner.example_shape), "float32"),
     }
 
 
@@ -269,7 +238,9 @@ def test_arguments_that_do_not_fit_are_told(task, tmp_path):
 
 
 def test_rounding_that_inner_steps_enlarge_is_no_disagreement(tmp_path):
-    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=3, batch_norm="support")
+    # With these, and two kinds of kernels, answers differ by 5e-4.
+    keras.utils.set_random_seed(0)
+    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=5, batch_norm="support")
     export(learner, tmp_path / "steep")
 
 

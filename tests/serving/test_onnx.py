@@ -4,42 +4,13 @@ import keras
 import numpy as np
 import onnxruntime
 import pytest
-
-import tfmeta
-from tfmeta import backbones
+from family import LEARNERS
 
 RNG = np.random.default_rng(0)
-SHAPE = (14, 14, 1)
-
-
-def network():
-    return backbones.conv4(5, SHAPE, 8)
-
-
-def encoder():
-    return backbones.conv4(None, SHAPE, 8)
-
-
-LEARNERS = {
-    "maml": lambda: tfmeta.MAML(network(), 0.1, 2, batch_norm="support"),
-    "maml_running": lambda: tfmeta.MAML(network(), 0.1, 2, batch_norm="running"),
-    "anil": lambda: tfmeta.ANIL(encoder(), 5, 0.1, 2, batch_norm="support"),
-    "cavia": lambda: tfmeta.CAVIA(
-        backbones.film_conv4(5, (28, 28, 1), 8), 0.1, 2, batch_norm="support"
-    ),
-    "prototypical_network": lambda: tfmeta.PrototypicalNetwork(encoder(), batch_norm="support"),
-    "matching_network": lambda: tfmeta.MatchingNetwork(encoder(), batch_norm="support"),
-    "full_context": lambda: tfmeta.MatchingNetwork(encoder(), True, batch_norm="support"),
-    "relation_network": lambda: tfmeta.RelationNetwork(
-        backbones.relation_encoder((28, 28, 1), 8), batch_norm="support"
-    ),
-}
 
 
 def adapted(learner):
-    part = getattr(learner, "encoder", None) or learner.network
-    shape = part.input_shape[0] if isinstance(part.input_shape, list) else part.input_shape
-    return learner.adapt(pictures(10, shape[1:]), np.arange(10) % 5)
+    return learner.adapt(pictures(10, learner.example_shape), np.arange(10) % 5)
 
 
 def pictures(n, shape):
@@ -64,7 +35,7 @@ def assert_same_in_onnx(model, path):
     assert np.ptp(expected) > 3e-4
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+@pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"maml_regression"}))
 def test_an_adapted_model_predicts_the_same_in_onnx(name, tmp_path):
     assert_same_in_onnx(adapted(LEARNERS[name]()), str(tmp_path / "task.onnx"))
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
-from tfmeta.learners.functional import batch_norm_layers
+from tfmeta.learners.functional import normalises_together
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.serving import gate, signatures
 from tfmeta.serving.publishing import publish
@@ -264,8 +264,8 @@ def _publish(
 
 def _check_transductive(model: keras.Model, allowed: bool) -> None:
     learner = model.learner if isinstance(model, AdaptedModel) else model
-    mode = getattr(learner, "batch_norm", None)
-    if mode == "transductive" and batch_norm_layers(learner) and not allowed:
+    mode: Any = getattr(learner, "batch_norm", None)
+    if normalises_together(mode, learner) and not allowed:
         raise ValueError(
             'A learner with batch_norm="transductive" normalises the queries of a request by their '
             "own statistics, so that an answer depends on the other queries that happen to be in "
