@@ -84,6 +84,50 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     assert "1.77 percentage points" in text
 
 
+def test_what_was_tested_as_another_preset_says_so(folder):
+    other = result(0.8, data={"name": "omniglot"}, also=[result(0.9, episodes={"n_shot": 5})])
+    (folder / "evaluation_as_maml_x.json").write_text(json.dumps(other))
+    text = measured(folder)
+    assert "Tested as `maml_x` is, on omniglot, of which it saw nothing in training" in text
+    assert f"`tfmeta evaluate {folder.name} --recipe maml_x`" in text
+    assert "| 5-way 1-shot, `support` | 80.00 ± 0.12 % |" in text
+    assert "| 5-way 5-shot, `support` | 90.00 ± 0.12 % |" in text
+
+
+def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypatch):
+    evaluation = result(
+        0.9,
+        data={"name": "glyphs"},
+        by_inner_step=[{"inner_steps": i, "mean": 0.1 + i / 10, "ci95": 0.01} for i in range(3)],
+        also=[
+            result(0.8, batch_norm="running", episodes={"n_shot": 5}),
+            result(0.95, episodes={"n_shot": 5}),
+        ],
+    )
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(evaluation))
+    other = result(0.7, data={"name": "omniglot"})
+    (tmp_path / "mine" / "evaluation_as_maml_x.json").write_text(json.dumps(other))
+    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    rows = [
+        {"paper": 98.7, "note": "fewer steps"},
+        {"step": 1},
+        {"episodes": {"n_shot": 5}},
+        {"as": "maml_x"},
+    ]
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": rows}))
+    mine = "| [`mine`](models/mine) |"
+    assert cards.zoo(tmp_path, "models").splitlines()[2:] == [
+        f"{mine} 5-way 1-shot, `support` | 90.00 ± 0.12 | 98.7 | fewer steps |",
+        f"{mine} 5-way 1-shot, `support`, 1 step | 20.00 ± 1.00 | – |  |",
+        f"{mine} 5-way 5-shot, `support` | 95.00 ± 0.12 | – |  |",
+        f"{mine} 5-way 1-shot, `support`, on omniglot | 70.00 ± 0.12 | – |  |",
+    ]
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
+    with pytest.raises(ValueError, match="mine was not measured with"):
+        cards.zoo(tmp_path, "models")
+
+
 def test_only_what_is_between_the_marks_is_written_anew(folder):
     write_card(folder)
     card = folder / cards.CARD

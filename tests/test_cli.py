@@ -575,6 +575,29 @@ def test_further_settings_are_measured(tfmeta, tmp_path):
     assert "n_shot 5, batch_norm support:" in out
 
 
+def test_a_learner_is_tested_as_another_recipe_says(waves, tfmeta, tmp_path):
+    other = {**SINUSOID, "evaluation": {"n_episodes": 3, "n_shot": 7, "inner_steps": 1}}
+    (tmp_path / "other.yaml").write_text(yaml.safe_dump(other))
+    output = tmp_path / "evaluation.json"
+    code, _, err = tfmeta(
+        "evaluate", waves, "--recipe", tmp_path / "other.yaml", "--output", output
+    )
+    assert code == 0, err
+    result = json.loads(output.read_text())
+    assert (result["n_episodes"], result["episodes"]["n_shot"]) == (3, 7)
+    # A preset's recipe; it has as many inner steps as that says.
+    code, out, err = tfmeta("evaluate", waves, "--recipe", "maml_sinusoid", "--n-episodes", 25)
+    assert code == 0, err
+    assert "after 10 inner steps" in out
+    check_error(tfmeta("evaluate", waves, "--recipe", "nothing"), "no preset 'nothing'")
+    (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
+    check_error(
+        tfmeta("evaluate", waves, "--recipe", tmp_path / "digits.yaml"),
+        "trained on examples of shape [1]",
+        "have the shape [8, 8, 1]",
+    )
+
+
 def test_a_card_is_written_from_a_run(waves, tfmeta, tmp_path):
     folder = tmp_path / "waves"
     folder.mkdir()

@@ -18,6 +18,8 @@ from tfmeta.recipes import Recipe
 from tfmeta.training import EVALUATION
 
 CARD = "README.md"
+# What `tfmeta evaluate --recipe` measured.
+OF_ANOTHER = "evaluation_as_{}.json"
 BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured -->"
 
 
@@ -62,18 +64,28 @@ def zoo(models: Path, link: str) -> str:
     published = yaml.safe_load((models / "published.yaml").read_text(encoding="utf-8"))
     rows = []
     for name in presets.list_presets():
-        evaluation = _read(models / name / EVALUATION)
-        about = published[name]
-        shown = evaluation["by_inner_step"][about["step"]] if "step" in about else evaluation
-        rows.append(
-            [
-                f"[`{name}`]({link}/{name})",
-                _setting(evaluation) + (f", {about['step']} step" if "step" in about else ""),
-                _cell(shown, evaluation["metric"]),
-                str(about.get("paper", "–")),
-            ]
-        )
-    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper"], rows))
+        for row in published[name]:
+            evaluation = _evaluation_of(models / name, row)
+            shown = evaluation["by_inner_step"][row["step"]] if "step" in row else evaluation
+            parts = [_setting(evaluation)]
+            if "step" in row:
+                parts.append(f"{row['step']} step")
+            if "as" in row:
+                parts.append(f"on {evaluation['data']['name']}")
+            number, paper = _cell(shown, evaluation["metric"]), str(row.get("paper", "–"))
+            link_to_card = f"[`{name}`]({link}/{name})"
+            rows.append([link_to_card, ", ".join(parts), number, paper, row.get("note", "")])
+    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper", ""], rows))
+
+
+def _evaluation_of(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """The evaluation of a preset that a row of `published.yaml` asks for."""
+    evaluation = _read(folder / (OF_ANOTHER.format(row["as"]) if "as" in row else EVALUATION))
+    wanted = {**evaluation["episodes"], **row.get("episodes", {})}
+    for setting in [evaluation, *evaluation.get("also", [])]:
+        if (setting["episodes"], setting["batch_norm"]) == (wanted, evaluation["batch_norm"]):
+            return {**setting, "data": evaluation["data"]}
+    raise ValueError(f"{folder.name} was not measured with {row['episodes']}.")
 
 
 def _replace(page: Path, content: str) -> None:
@@ -125,6 +137,17 @@ def measured(folder: Path) -> str:
     if folder.name in presets.list_presets():
         digest = presets.read(presets.find(folder.name)).sha256
         lines.append(f"- SHA-256 of `{presets.LEARNER}`: `{digest}`.")
+    for path in sorted(folder.glob(OF_ANOTHER.format("*"))):
+        other = _read(path)
+        name = path.stem.removeprefix(OF_ANOTHER.split("{")[0])
+        lines += [
+            "",
+            f"Tested as `{name}` is, on {other['data']['name']}, of which it saw nothing in "
+            f"training (`tfmeta evaluate {folder.name} --recipe {name}`; {other['n_episodes']:,} "
+            "episodes):",
+            "",
+            *_table([other, *other.get("also", [])]),
+        ]
     lines += [f"\n![{path.stem.replace('_', ' ')}]({path.name})" for path in _pictures(folder)]
     return "\n".join(lines)
 

@@ -70,6 +70,7 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("evaluate", _evaluate, "Measure a trained learner on episodes.")
     sub.add_argument("source", help="a run folder, or a preset: its name, folder or address")
+    sub.add_argument("--recipe", help="test as this recipe or preset is tested, not as its own")
     sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
     sub.add_argument("--split", default="test", choices=["train", "validation", "test"])
     sub.add_argument("--n-episodes", type=int, help="instead of the recipe's")
@@ -155,10 +156,19 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     learner, about = _opened(options.source)
-    if about.recipe is None:
-        raise ValueError(f"{options.source} does not say by which recipe to evaluate it.")
-    recipe = Recipe.from_dict(about.recipe)
+    recipe = _recipe_of(options.recipe) if options.recipe else None
+    if recipe is None:
+        if about.recipe is None:
+            raise ValueError(
+                f"{options.source} does not say by which recipe to evaluate it: give --recipe."
+            )
+        recipe = Recipe.from_dict(about.recipe)
     source = recipe.load_data(options.split, options.data_dir)
+    if options.recipe and list(source.example_shape) != about.example_shape:
+        raise ValueError(
+            f"{options.source} was trained on examples of shape {about.example_shape}, but those "
+            f"of {options.recipe} have the shape {list(source.example_shape)}."
+        )
     results = training.measure(
         learner,
         recipe,
@@ -345,6 +355,16 @@ def _opened(source: str) -> tuple[MetaLearner, presets.About]:
         return training.load_learner(source), training.about(source)
     folder = presets.find(source)
     return presets.load(folder), presets.read(folder)
+
+
+def _recipe_of(source: str) -> Recipe:
+    """A recipe file's, or a preset's."""
+    if Path(source).exists() and not (Path(source) / presets.PRESET).exists():
+        return Recipe.load(source)
+    content = presets.read(presets.find(source)).recipe
+    if content is None:
+        raise ValueError(f"{source} does not say by which recipe it was trained.")
+    return Recipe.from_dict(content)
 
 
 def _report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) -> None:
