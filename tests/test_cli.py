@@ -470,19 +470,32 @@ def test_export_and_check(pictures, waves, tfmeta, tmp_path):
     servables = tmp_path / "servables"
     for run, name, images in ((pictures, "pictures", True), (waves, "waves", False)):
         code, out, err = tfmeta("export", run, "--output", servables / name)
-        if code == 1:
-            assert "allow_transductive=True" in err
-            code, out, err = tfmeta(
-                "export", run, "--output", servables / name, "--allow-transductive"
-            )
         assert code == 0, err
         assert "tensorflow_model_server --port=8500 --rest_api_port=8501" in out
         assert f"--model_config_file={servables}/models.config" in out
         assert f"docker run --rm -p 8500:8500 -p 8501:8501 -v {servables}:{servables}:ro" in out
-        code, out, err = tfmeta("serving", "check", servables / name, "--allow-transductive")
+        code, out, err = tfmeta("serving", "check", servables / name)
         assert code == 0, err
         assert "operations: " in out
         assert ("adapt_and_predict_images: 2 requests answered" in out) == images
+
+
+def test_a_transductive_preset_is_exported_in_another_mode(halves, tfmeta, tmp_path):
+    servable, task = tmp_path / "servables" / "characters", tmp_path / "task"
+    check_error(
+        tfmeta("export", "maml_glyphs_5w1s", "--output", servable),
+        "--batch-norm support",
+        "--allow-transductive",
+    )
+    support = ("--batch-norm", "support")
+    code, _, err = tfmeta("export", "maml_glyphs_5w1s", "--output", servable, *support)
+    assert code == 0, err
+    assert (
+        tfmeta("adapt", "maml_glyphs_5w1s", "--support", halves, "--output", task, *support)[0] == 0
+    )
+    check_error(tfmeta("export", task, "--output", servable, *support), "to `tfmeta adapt`")
+    code, _, err = tfmeta("export", task, "--output", tmp_path / "servables" / "halves")
+    assert code == 0, err
 
 
 def test_serving_runs_the_servables_of_a_folder(waves, tfmeta, tmp_path, monkeypatch):

@@ -47,6 +47,28 @@ def saved(tmp_path):
     return tmp_path / "mine"
 
 
+# === Modes of batch norm ===
+
+
+def test_another_mode_has_the_same_weights_and_is_that_of_a_learner_made_in_it():
+    transductive = tfmeta.MAML(learner().network, 0.1, 2, batch_norm="transductive")
+    other = transductive.with_batch_norm("support")
+    np.testing.assert_array_equal(predictions(other), predictions(learner()))
+    assert transductive.batch_norm == "transductive"
+    assert np.abs(predictions(transductive) - predictions(other)).max() > 1e-3
+    # A copy: what becomes of one does not touch the other.
+    for variable in other.trainable_variables:
+        variable.assign(variable + 1)
+    np.testing.assert_array_equal(
+        predictions(transductive.with_batch_norm("support")), predictions(learner())
+    )
+
+
+def test_a_mode_that_is_none_is_refused():
+    with pytest.raises(ValueError, match="batch_norm must be"):
+        learner().with_batch_norm("batch")
+
+
 # === Round trips ===
 
 

@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -24,6 +24,7 @@ from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
+from tfmeta.learners.functional import BatchNorm
 from tfmeta.recipes import Recipe
 from tfmeta.serving import server
 from tfmeta.threads import configure_threads
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "one example per line, its last column the label or target",
     )
     sub.add_argument("--output", required=True, type=Path, help="the folder to write")
+    _add_batch_norm(sub)
 
     sub = command("predict", _predict, "Predict with an adapted model.")
     sub.add_argument("task", type=Path, help="a folder that `tfmeta adapt` wrote")
@@ -99,6 +101,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("source", help="a run folder, a preset, or what `tfmeta adapt` wrote")
     sub.add_argument("--output", required=True, type=Path, help="the servable's folder")
     sub.add_argument("--keep", type=int, default=3, help="versions to keep (default 3)")
+    _add_batch_norm(sub)
     sub.add_argument(
         "--allow-transductive",
         action="store_true",
@@ -137,6 +140,14 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("runs", nargs="+", type=Path, help="run folders")
     sub.add_argument("--output", required=True, type=Path, help="the PNG file to write")
     return parser
+
+
+def _add_batch_norm(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--batch-norm",
+        choices=get_args(BatchNorm),
+        help="instead of the mode that the learner was trained in",
+    )
 
 
 # === Commands ===
@@ -187,7 +198,7 @@ def _evaluate(options: argparse.Namespace) -> None:
 
 
 def _adapt(options: argparse.Namespace) -> None:
-    learner, about = _opened(options.source)
+    learner, about = _opened(options.source, options.batch_norm)
     is_regression = learner.output_kind == "values"
     class_names: list[str] | None = None
     if options.support.is_dir():
@@ -262,12 +273,17 @@ def _predict(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     if (Path(options.source) / TASK).is_file():
+        if options.batch_norm:
+            raise ValueError(
+                "A task keeps the mode of batch norm that it was learned in: give --batch-norm to "
+                "`tfmeta adapt`."
+            )
         model = keras.models.load_model(Path(options.source) / MODEL)
         task = json.loads((Path(options.source) / TASK).read_text(encoding="utf-8"))
         about_task = {name: task[name] for name in ("class_names", "output_kind")}
         example_shape, image_format = task["example_shape"], _image_format(task)
     else:
-        model, about = _opened(options.source)
+        model, about = _opened(options.source, options.batch_norm)
         about_task = {}
         example_shape, image_format = about.example_shape, about.image_format
     version = serving.export(
@@ -349,12 +365,15 @@ def _plot(options: argparse.Namespace) -> None:
 # === Inputs and outputs ===
 
 
-def _opened(source: str) -> tuple[MetaLearner, presets.About]:
-    """The learner of a run or a preset, and what is known about it."""
+def _opened(source: str, batch_norm: BatchNorm | None = None) -> tuple[MetaLearner, presets.About]:
+    """The learner of a run or a preset, in that mode, and what is known about it."""
+    about: presets.About
     if (Path(source) / training.BEST).is_file():
-        return training.load_learner(source), training.about(source)
-    folder = presets.find(source)
-    return presets.load(folder), presets.read(folder)
+        learner, about = training.load_learner(source), training.about(source)
+    else:
+        folder = presets.find(source)
+        learner, about = presets.load(folder), presets.read(folder)
+    return (learner.with_batch_norm(batch_norm) if batch_norm else learner), about
 
 
 def _recipe_of(source: str) -> Recipe:

@@ -216,7 +216,7 @@ def measure(
         text = "".join(f", {name} {value}" for name, value in setting.items())
         print(f"Testing on {count} episodes of the {split} split{text}.")
         result = evaluate(
-            with_batch_norm(learner, setting.get("batch_norm")),
+            learner.with_batch_norm(setting["batch_norm"]) if "batch_norm" in setting else learner,
             recipe.make_episodes(source, split, seed=seed, setting=setting),
             count,
             steps if inner_steps is None else inner_steps,
@@ -229,18 +229,6 @@ def measure(
 def batch_norm_of(learner: MetaLearner) -> str | None:
     """The learner's mode of batch norm; None if nothing depends on it."""
     return getattr(learner, "batch_norm", None) if batch_norm_layers(learner) else None
-
-
-def with_batch_norm(learner: MetaLearner, batch_norm: str | None) -> MetaLearner:
-    """The learner with the same weights in another mode; itself if None."""
-    if batch_norm in (None, getattr(learner, "batch_norm", None)):
-        return learner
-    config = learner.get_config()
-    if "batch_norm" not in config:
-        raise ValueError(f"A {type(learner).__name__} knows no modes of batch norm.")
-    other = type(learner).from_config({**config, "batch_norm": batch_norm})
-    other.set_weights(learner.get_weights())
-    return other
 
 
 def summarized(

@@ -269,9 +269,10 @@ def _check_transductive(model: keras.Model, allowed: bool) -> None:
         raise ValueError(
             'A learner with batch_norm="transductive" normalises the queries of a request by their '
             "own statistics, so that an answer depends on the other queries that happen to be in "
-            'the request. Train and export one with batch_norm="support" or "running", or pass '
-            "allow_transductive=True (--allow-transductive) if every request holds all queries of "
-            "its task."
+            "the request. Export (or, for a task, adapt with) "
+            'learner.with_batch_norm("support"), on the command line --batch-norm support; or '
+            'train one with batch_norm="support" or "running"; or pass allow_transductive=True '
+            "(--allow-transductive) if every request holds all queries of its task."
         )
 
 
