@@ -34,6 +34,90 @@ def glyphs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# === Stand-ins for photographs ===
+
+
+@pytest.fixture(scope="session")
+def mini_imagenet_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with a tiny miniImageNet: 6, 5 and 5 classes of six JPEG files each.
+
+    Image i of class k, counted over the three files, has red 40 + 10 k and green 20 + 30 i on
+    average; blue is noise. The last image of each class is larger than 84×84.
+    """
+    from PIL import Image
+
+    folder = tmp_path_factory.mktemp("data")
+    images = folder / "mini_imagenet" / "images"
+    images.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    first = 0
+    for name, n_classes in (("train", 6), ("val", 5), ("test", 5)):
+        lines = ["filename,label"]
+        for i in range(6):  # As few users' files would be: the classes take turns.
+            for k in range(first, first + n_classes):
+                shape = (120, 100) if i == 5 else (84, 84)
+                noise = rng.integers(-20, 21, (*shape, 3))
+                pixels = np.clip(noise + np.array([40 + 10 * k, 20 + 30 * i, 128]), 0, 255)
+                file = f"n{k:08d}{i:08d}.jpg"
+                image = Image.fromarray(pixels.astype(np.uint8))
+                image.save(images / file, quality=95, subsampling=0)
+                lines.append(f"{file},n{k:08d}")
+        (folder / "mini_imagenet" / f"{name}.csv").write_text("\n".join(lines) + "\n")
+        first += n_classes
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cifar100_names() -> list[str]:
+    """The lines of `fine_label_names.txt` in CIFAR-100's archive."""
+    return """
+        apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
+        butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
+        crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
+        keyboard lamp lawn_mower leopard lion lizard lobster man maple_tree motorcycle mountain
+        mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck pine_tree plain
+        plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
+        skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
+        television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
+    """.split()
+
+
+@pytest.fixture(scope="session")
+def cifar100_dir(
+    tmp_path_factory: pytest.TempPathFactory, cifar100_names: list[str]
+) -> Path:
+    """A directory of TensorFlow Datasets with a tiny CIFAR-100, prepared by its own builder.
+
+    The archive in CIFAR-100's binary format has, of each class, five images for training and one
+    for the test: of label k, image i is k in red, 40 i in green, and noise in blue.
+    """
+    import tensorflow_datasets as tfds
+
+    archive = tmp_path_factory.mktemp("archive") / "cifar-100-binary"
+    archive.mkdir()
+    (archive / "fine_label_names.txt").write_text("\n".join(cifar100_names) + "\n")
+    coarse = "\n".join(f"coarse{k}" for k in range(20))
+    (archive / "coarse_label_names.txt").write_text(coarse + "\n")
+    rng = np.random.default_rng(0)
+    for name, numbers in (("train.bin", range(5)), ("test.bin", [5])):
+        with (archive / name).open("wb") as file:
+            for i in numbers:
+                for k in rng.permutation(100):
+                    blue = rng.integers(0, 256, 1024)
+                    planes = np.concatenate([np.full(1024, k), np.full(1024, 40 * i), blue])
+                    file.write(bytes([k % 20, k]) + planes.astype(np.uint8).tobytes())
+    folder = tmp_path_factory.mktemp("tfds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tfds.download.DownloadManager,
+            "download_and_extract",
+            lambda self, url: str(archive.parent),
+        )
+        config = tfds.download.DownloadConfig(try_download_gcs=False)
+        tfds.builder("cifar100", data_dir=folder).download_and_prepare(download_config=config)
+    return folder
+
+
 # === Learners on tiny tasks ===
 
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import tensorflow as tf
 
+from tfmeta.data.cifar_fs import CIFAR_FS
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.splits import check_split, proportional_sizes, split_classes
@@ -121,6 +123,121 @@ def digits(split: str = "train") -> ClassDataset:
     return whole.subset(split_classes(whole.class_names, split, (4, 2)))
 
 
+def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassDataset:
+    """miniImageNet: 100 classes of ImageNet with 600 images each; 84×84 RGB, decoded on the fly.
+
+    Nothing is downloaded: ImageNet's terms do not let its images be passed on. You bring them, in
+    the layout of Ravi and Larochelle, as the folder `mini_imagenet` of `data_dir`:
+
+        mini_imagenet/train.csv, val.csv, test.csv    with the columns `filename` and `label`
+        mini_imagenet/images/                         with the files that these name
+
+    The three files are the split: published are 64 classes for training, 16 for validation and 20
+    for the test. Images of another size are resized each time that they are read, which costs more
+    than all else: store them as 84×84.
+
+    Args:
+        split: "train", "validation", "test" or "all".
+        data_dir: The directory that `mini_imagenet` is in; defaults to TensorFlow Datasets' own.
+
+    Raises:
+        ValueError: If the folder, a CSV file, one of its columns or an image is missing, a class
+            or an image is in two of the CSV files, or an image in one of them twice.
+
+    Reference:
+        Vinyals et al. (2016), https://arxiv.org/abs/1606.04080; the split is that of Ravi,
+        Larochelle (2017), https://openreview.net/forum?id=rJY0-Kcll.
+    """
+    import tensorflow_datasets as tfds
+
+    check_split(split)
+    root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "mini_imagenet"
+    images = root / "images"
+    parts = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
+    missing = [name for name in parts.values() if not (root / name).is_file()]
+    if not images.is_dir() or missing:
+        missing += [] if images.is_dir() else ["images/"]
+        raise ValueError(
+            f"miniImageNet is not in {root}: no {', '.join(missing)}. It cannot be downloaded, for "
+            "ImageNet's terms do not let its images be passed on. Make that folder, with "
+            "train.csv, val.csv and test.csv (columns filename and label; the split of Ravi and "
+            "Larochelle) and a folder images/ with the files that they name; or give data_dir=, "
+            "--data-dir or TFDS_DATA_DIR, the directory that has the folder mini_imagenet."
+        )
+    listed = {part: _listed_images(root / name) for part, name in parts.items()}
+    found_in: dict[tuple[str, str], str] = {}
+    for part, classes in listed.items():
+        for label, files in classes.items():
+            for key in [("class", label), *(("image", name) for name in files)]:
+                if key in found_in:
+                    raise ValueError(
+                        f"The {key[0]} {key[1]!r} is in {found_in[key]} and again in "
+                        f"{parts[part]} of {root}: no class may be in two splits, and no image be "
+                        "listed twice."
+                    )
+                found_in[key] = parts[part]
+    chosen = {
+        label: files
+        for part, classes in listed.items()
+        if split in (part, "all")
+        for label, files in classes.items()
+    }
+    there = set(os.listdir(images))
+    absent = [name for files in chosen.values() for name in files if name not in there]
+    if absent:
+        raise ValueError(
+            f"{len(absent)} images that the CSV files in {root} name are not in {images}, such as "
+            f"{', '.join(absent[:3])}. Put them right into that folder, under these names."
+        )
+    return _of_files(
+        list(chosen),
+        [[images / name for name in files] for files in chosen.values()],
+        ImageFormat(84, 84),
+        {"name": "mini_imagenet", "split": split},
+    )
+
+
+def _listed_images(table: Path) -> dict[str, list[str]]:
+    """From the classes that a CSV file lists to their images."""
+    # Excel puts a byte order mark in front.
+    with table.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file)
+        columns = rows.fieldnames or []
+        if not {"filename", "label"} <= set(columns):
+            raise ValueError(
+                f"{table} must have the columns filename and label, named in its first line; "
+                f"got {list(columns)}."
+            )
+        classes: dict[str, list[str]] = {}
+        for row in rows:
+            if not row["filename"] or not row["label"]:
+                raise ValueError(
+                    f"{table}, line {rows.line_num}: expected a filename and a label; got "
+                    f"{row['filename']!r} and {row['label']!r}."
+                )
+            classes.setdefault(row["label"], []).append(row["filename"])
+    if not classes:
+        raise ValueError(f"{table} lists no images: a split needs classes.")
+    return classes
+
+
+def cifar_fs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
+    """CIFAR-FS: the classes of CIFAR-100, split for few-shot learning; 32×32 RGB, 600 images each.
+
+    Args:
+        split: "train", "validation", "test" or "all": 64, 16 and 20 classes; see
+            `tfmeta.data.cifar_fs`.
+        data_dir: TensorFlow Datasets' directory, where `cifar100` is or will be.
+
+    Reference:
+        Bertinetto et al. (2019), https://arxiv.org/abs/1805.08136, section 4.2.
+    """
+    check_split(split)
+    classes = [name for part in CIFAR_FS if split in (part, "all") for name in CIFAR_FS[part]]
+    whole = tfds_dataset("cifar100", "all", data_dir)
+    return whole.subset(classes, name="cifar_fs", split=split)
+
+
 def tfds_dataset(
     name: str,
     split: str = "train",
@@ -192,27 +309,9 @@ def folder(
             f"{root} must have one sub-folder of images ({', '.join(IMAGE_SUFFIXES)}) per class; "
             + (f"{empty[:3]} have none." if classes else "it has no sub-folder.")
         )
-    chosen_format = image_format or ImageFormat(84, 84)
-    with tf.device("CPU"):
-        paths = tf.constant([str(f) for images in files for f in images])
-
-    def read(row: tf.Tensor) -> tf.Tensor:
-        return chosen_format.from_bytes(tf.io.read_file(paths[row]))
-
-    def fetch(rows: tf.Tensor) -> tf.Tensor:
-        pixels = tf.map_fn(read, rows, fn_output_signature=tf.uint8, parallel_iterations=16)
-        return tf.cast(pixels, tf.float32) / 255
-
-    ends = np.cumsum([len(images) for images in files])
     names = [c.name for c in classes]
-    whole = ClassDataset(
-        names,
-        np.split(np.arange(ends[-1]), ends[:-1]),
-        fetch,
-        chosen_format.shape,
-        chosen_format,
-        {"name": root.name, "split": split},
-    )
+    source = {"name": root.name, "split": split}
+    whole = _of_files(names, files, image_format or ImageFormat(84, 84), source)
     return whole.subset(split_classes(names, split, proportional_sizes(len(names))))
 
 
@@ -232,6 +331,31 @@ def arrays(
     """
     whole = ClassDataset.from_arrays(x, y, class_names, source={"name": "arrays", "split": split})
     return whole.subset(split_classes(whole.class_names, split, proportional_sizes(len(whole))))
+
+
+# === Image files ===
+
+
+def _of_files(
+    names: list[str],
+    files: Sequence[Sequence[Path]],
+    image_format: ImageFormat,
+    source: dict[str, Any],
+) -> ClassDataset:
+    """Classes of image files, read when an episode needs them."""
+    with tf.device("CPU"):
+        paths = tf.constant([str(f) for images in files for f in images])
+
+    def read(row: tf.Tensor) -> tf.Tensor:
+        return image_format.from_bytes(tf.io.read_file(paths[row]))
+
+    def fetch(rows: tf.Tensor) -> tf.Tensor:
+        pixels = tf.map_fn(read, rows, fn_output_signature=tf.uint8, parallel_iterations=16)
+        return tf.cast(pixels, tf.float32) / 255
+
+    ends = np.cumsum([len(images) for images in files])
+    rows = np.split(np.arange(ends[-1]), ends[:-1])
+    return ClassDataset(names, rows, fetch, image_format.shape, image_format, source)
 
 
 # === TensorFlow Datasets ===
@@ -287,4 +411,6 @@ BY_NAME: dict[str, Callable[..., ClassDataset]] = {
     "omniglot": omniglot,
     "glyphs": glyphs,
     "digits": digits,
+    "mini_imagenet": mini_imagenet,
+    "cifar_fs": cifar_fs,
 }

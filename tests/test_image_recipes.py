@@ -1,0 +1,96 @@
+"""The recipes of data that are not at hand are run, on tiny data in the same layout.
+
+They were not trained here: these tests show that nothing but the data, and time, is missing.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tfmeta import training
+from tfmeta.cli import main
+from tfmeta.recipes import Recipe
+
+MODELS = Path(__file__).resolve().parents[1] / "models"
+SOURCES = ("mini_imagenet", "cifar_fs")
+NAMES = sorted(p.name for p in MODELS.iterdir() if any(source in p.name for source in SOURCES))
+
+
+def tiny(recipe: Recipe) -> dict[str, Any]:
+    """Two steps of the recipe, and the last of the test's further settings, with few examples."""
+    content = recipe.to_dict()
+    content["episodes"].update(n_way=min(recipe.episodes["n_way"], 6), n_query=1, meta_batch_size=1)
+    content["training"].update(epochs=1, steps_per_epoch=2)
+    content["validation"].update(meta_batch_size=1, n_episodes=1)
+    content["evaluation"].update(
+        meta_batch_size=1, n_episodes=2, also=recipe.evaluation["also"][-1:]
+    )
+    if "inner_steps" in recipe.learner:
+        content["learner"].update(inner_steps=2, test_inner_steps=3)
+        content["evaluation"].update(inner_steps=3)
+    return content
+
+
+def test_there_are_recipes_of_each_source() -> None:
+    assert {Recipe.load(MODELS / name).data["name"] for name in NAMES} == set(SOURCES)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_recipe_trains_and_tests(
+    name: str, mini_imagenet_dir: Path, cifar100_dir: Path, tmp_path: Path
+) -> None:
+    recipe = Recipe.load(MODELS / name)
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(recipe)))
+    is_cifar = recipe.data["name"] == "cifar_fs"
+    data_dir = cifar100_dir if is_cifar else mini_imagenet_dir
+    run = tmp_path / "run"
+    command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(run)]
+    assert main([*command, "--data-dir", str(data_dir), "--debug"]) == 0
+
+    evaluation = json.loads((run / training.EVALUATION).read_text())
+    assert evaluation["data"] == {"name": recipe.data["name"], "split": "test"}
+    assert evaluation["n_episodes"] == 2
+    settings = [evaluation, *evaluation["also"]]
+    assert [s["episodes"]["n_shot"] for s in settings] == [1, 5]
+    assert {s["episodes"]["n_way"] for s in settings} == {5}
+    assert settings[0]["batch_norm"] != settings[1]["batch_norm"]
+    if "inner_steps" in recipe.learner:
+        assert [len(s["by_inner_step"]) for s in settings] == [4, 4]
+    assert (run / "episodes.png").is_file()
+
+    untrained = Recipe.load(run).make_learner((32, 32, 3) if is_cifar else (84, 84, 3))
+    trained = training.load_learner(run)
+    assert type(trained) is type(untrained)
+    before, after = (np.concatenate([w.ravel() for w in x.get_weights()]) for x in (untrained, trained))
+    assert np.isfinite(after).all()
+    assert not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "features"),
+    [
+        ("maml_mini_imagenet_5w1s", (84, 84, 3), 5 * 5 * 32),
+        ("meta_lstm_mini_imagenet_5w1s", (84, 84, 3), 5 * 5 * 32),
+        ("prototypical_network_mini_imagenet_5w1s", (84, 84, 3), 5 * 5 * 64),
+        ("maml_cifar_fs_5w1s", (32, 32, 3), 2 * 2 * 32),
+        ("prototypical_network_cifar_fs_5w1s", (32, 32, 3), 2 * 2 * 64),
+    ],
+)
+def test_the_network_has_the_published_features(
+    name: str, shape: tuple[int, ...], features: int
+) -> None:
+    learner: Any = Recipe.load(MODELS / name).make_learner(shape)
+    network = learner.encoder if hasattr(learner, "encoder") else learner.network
+    assert network.get_layer("flatten").output.shape == (None, features)
+
+
+def test_the_relation_network_has_the_published_maps() -> None:
+    learner: Any = Recipe.load(MODELS / "relation_network_mini_imagenet_5w1s").make_learner(
+        (84, 84, 3)
+    )
+    assert learner.encoder.output_shape == (None, 19, 19, 64)
+    assert learner.relation_module.get_layer("flatten").output.shape == (None, 3 * 3 * 64)
