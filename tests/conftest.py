@@ -70,7 +70,7 @@ def mini_imagenet_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cifar100_names() -> list[str]:
     """The lines of `fine_label_names.txt` in CIFAR-100's archive."""
-    return """
+    names = """
         apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus
         butterfly camel can castle caterpillar cattle chair chimpanzee clock cloud cockroach couch
         crab crocodile cup dinosaur dolphin elephant flatfish forest fox girl hamster house kangaroo
@@ -79,13 +79,12 @@ def cifar100_names() -> list[str]:
         plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk
         skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone
         television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm
-    """.split()
+    """
+    return names.split()
 
 
 @pytest.fixture(scope="session")
-def cifar100_dir(
-    tmp_path_factory: pytest.TempPathFactory, cifar100_names: list[str]
-) -> Path:
+def cifar100_dir(tmp_path_factory: pytest.TempPathFactory, cifar100_names: list[str]) -> Path:
     """A directory of TensorFlow Datasets with a tiny CIFAR-100, prepared by its own builder.
 
     The archive in CIFAR-100's binary format has, of each class, five images for training and one

@@ -56,6 +56,23 @@ def test_every_card_says_what_its_evaluations_say(folder):
     assert text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip() == measured(folder)
 
 
+def test_a_card_without_an_evaluation_says_that_it_was_not_trained_and_no_other():
+    untrained = [
+        recipe.parent
+        for recipe in MODELS.glob("*/recipe.yaml")
+        if not (recipe.parent / "evaluation.json").exists()
+    ]
+    for recipe in MODELS.glob("*/recipe.yaml"):
+        text = (recipe.parent / cards.CARD).read_text(encoding="utf-8")
+        is_untrained = recipe.parent in untrained
+        assert ("**Not trained here**" in text) == is_untrained, recipe.parent.name
+        if is_untrained:
+            assert recipe.parent not in WRITTEN
+            assert "## Measured" not in text
+            assert not list(recipe.parent.glob("*.png"))
+    assert untrained
+
+
 @pytest.mark.parametrize(
     ("page", "link"), [("README.md", "models"), ("docs/zoo.md", "../models")], ids=["README", "zoo"]
 )

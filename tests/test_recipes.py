@@ -86,9 +86,13 @@ def test_there_are_shipped_recipes() -> None:
 @pytest.mark.parametrize("path", SHIPPED, ids=[f"{p.parent.name}/{p.name}" for p in SHIPPED])
 def test_shipped_recipes_make_the_learner_they_describe(path: Path) -> None:
     recipe = Recipe.load(path)
-    shape = {"sinusoid": (1,), "linear": (1,), "digits": (8, 8, 1)}.get(
-        recipe.data["name"], (28, 28, 1)
-    )
+    shape = {
+        "sinusoid": (1,),
+        "linear": (1,),
+        "digits": (8, 8, 1),
+        "mini_imagenet": (84, 84, 3),
+        "cifar_fs": (32, 32, 3),
+    }.get(recipe.data["name"], (28, 28, 1))
     before = recipe.to_dict()
     learner = recipe.make_learner(shape)
     assert recipe.to_dict() == before

@@ -30,6 +30,7 @@ from tfmeta.serving import server
 from tfmeta.threads import configure_threads
 
 MODEL, TASK = "model.keras", "task.json"
+DATA_DIR_HELP = "TensorFlow Datasets' directory; also the one that your folder mini_imagenet is in"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,14 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("train", _train, "Meta-train and test by a recipe; resume if interrupted.")
     sub.add_argument("recipe", help="a folder with a recipe.yaml, or a YAML file")
     sub.add_argument("--output", required=True, help="the run folder to write")
-    sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
+    sub.add_argument("--data-dir", help=DATA_DIR_HELP)
     sub.add_argument("--epochs", type=int, help="instead of the recipe's")
     sub.add_argument("--seed", type=int, help="instead of the recipe's")
 
     sub = command("evaluate", _evaluate, "Measure a trained learner on episodes.")
     sub.add_argument("source", help="a run folder, or a preset: its name, folder or address")
     sub.add_argument("--recipe", help="test as this recipe or preset is tested, not as its own")
-    sub.add_argument("--data-dir", help="TensorFlow Datasets' directory")
+    sub.add_argument("--data-dir", help=DATA_DIR_HELP)
     sub.add_argument("--split", default="test", choices=["train", "validation", "test"])
     sub.add_argument("--n-episodes", type=int, help="instead of the recipe's")
     sub.add_argument("--inner-steps", type=int, help="measure after 0, 1, … this many steps")

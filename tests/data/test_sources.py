@@ -29,6 +29,8 @@ def examples(data: ClassDataset, name: str) -> np.ndarray:
         ("omniglot", ["split", "data_dir", "protocol", "rotations"]),
         ("glyphs", ["split", "data_dir"]),
         ("digits", ["split"]),
+        ("mini_imagenet", ["split", "data_dir"]),
+        ("cifar_fs", ["split", "data_dir"]),
         ("tfmeta_test_fixed", ["split", "data_dir", "image_size"]),
         (Path("somewhere"), ["split", "image_format"]),
         (([[1], [2]], [0, 1]), ["split", "class_names"]),
@@ -48,7 +50,9 @@ def test_unknown_names_are_told_with_what_is_accepted(tmp_path: Path) -> None:
         assert accepted in str(error.value)
 
 
-@pytest.mark.parametrize("name", ["omniglot", "glyphs", "digits", "tfmeta_test_fixed"])
+@pytest.mark.parametrize(
+    "name", ["omniglot", "glyphs", "digits", "mini_imagenet", "cifar_fs", "tfmeta_test_fixed"]
+)
 def test_unknown_splits_are_told_before_any_work(name: str, tmp_path: Path) -> None:
     options = {} if name == "digits" else {"data_dir": tmp_path}
     with pytest.raises(ValueError, match=r"split must be one of train, .*, all; got 'dev'"):

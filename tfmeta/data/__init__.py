@@ -31,6 +31,9 @@ def load(
             `"omniglot"` (options `protocol=`, `rotations=`; see `sources.omniglot`);
             `"glyphs"`, the embedded characters, made on first use without a network;
             `"digits"`, those of scikit-learn;
+            `"mini_imagenet"`, from your own folder `mini_imagenet` in `data_dir`, whose CSV files
+            are the split (see `sources.mini_imagenet`);
+            `"cifar_fs"`, CIFAR-100 in the split of Bertinetto et al.;
             `"sinusoid"` or `"linear"`, distributions of regression tasks;
             the name of any TensorFlow Datasets data set with an image and a label (option
             `image_size=`);
@@ -40,8 +43,8 @@ def load(
         split: "train", "validation", "test" or "all"; no class is in two of the first three.
             Defaults to "train" for named data sets and to "all" for folders and arrays. Task
             distributions have no splits: use different seeds.
-        data_dir: Where TensorFlow Datasets keeps its data; defaults to `TFDS_DATA_DIR` or
-            `~/tensorflow_datasets`.
+        data_dir: Where TensorFlow Datasets keeps its data, and where `mini_imagenet` is; defaults
+            to `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
         **options: As above.
 
     Returns:

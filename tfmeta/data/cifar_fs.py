@@ -6,7 +6,7 @@ images. Taken from torchmeta 1.8.0, `torchmeta/datasets/assets/cifar100/cifar-fs
 are those of CIFAR-100's fine labels.
 """
 
-CIFAR_FS = {
+_NAMES = {
     "train": (
         "apple aquarium_fish bear bee bottle bowl boy bridge bus can castle caterpillar chair "
         "clock cloud cockroach couch cup dinosaur dolphin elephant forest girl hamster house "
@@ -14,13 +14,15 @@ CIFAR_FS = {
         "orange orchid palm_tree pear pine_tree plate porcupine possum rabbit raccoon ray road "
         "seal shrew skunk skyscraper snake spider squirrel streetcar sunflower tank tiger train "
         "trout tulip turtle willow_tree wolf"
-    ).split(),
+    ),
     "validation": (
         "beaver beetle butterfly camel cattle crab crocodile flatfish lamp maple_tree "
         "motorcycle otter sea shark television tractor"
-    ).split(),
+    ),
     "test": (
         "baby bed bicycle chimpanzee fox leopard man pickup_truck plain poppy rocket rose snail "
         "sweet_pepper table telephone wardrobe whale woman worm"
-    ).split(),
+    ),
 }
+
+CIFAR_FS = {part: names.split() for part, names in _NAMES.items()}

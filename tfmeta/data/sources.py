@@ -133,8 +133,8 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
         mini_imagenet/images/                         with the files that these name
 
     The three files are the split: published are 64 classes for training, 16 for validation and 20
-    for the test. Images of another size are resized each time that they are read, which costs more
-    than all else: store them as 84×84.
+    for the test. Store the images as 84×84: others are resized each time that they are read, which
+    takes several times as long.
 
     Args:
         split: "train", "validation", "test" or "all".
@@ -182,7 +182,7 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
         if split in (part, "all")
         for label, files in classes.items()
     }
-    there = set(os.listdir(images))
+    there = {path.name for path in images.iterdir()}
     absent = [name for files in chosen.values() for name in files if name not in there]
     if absent:
         raise ValueError(
