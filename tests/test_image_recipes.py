@@ -73,7 +73,7 @@ def test_the_recipe_trains_and_tests(
 
     modes = {setting.get("batch_norm") for setting in recipe.settings("test")} - {None}
     assert modes
-    assert {training.with_batch_norm(trained, mode).batch_norm for mode in modes} == modes
+    assert {trained.with_batch_norm(mode).batch_norm for mode in modes} == modes
 
 
 @pytest.mark.parametrize(
