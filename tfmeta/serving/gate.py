@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
@@ -333,11 +334,17 @@ def load(folder: Path) -> Mapping[str, Any]:
     Raises:
         ServableError: If it cannot be loaded.
     """
+    verbosity = logging.get_verbosity()
+    # Of each function with a gradient of its own TensorFlow warns that the gradient is not loaded.
+    # A server asks for none.
+    logging.set_verbosity(logging.ERROR)
     try:
         return tf.saved_model.load(str(folder)).signatures
     # What TensorFlow raises depends on which byte of which file is wrong.
     except Exception as error:
         raise ServableError(f"{folder} cannot be loaded: {error}. Export it again.") from error
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def run(
