@@ -75,7 +75,7 @@ def zoo(models: Path, link: str) -> str:
             number, paper = _cell(shown, evaluation["metric"]), str(row.get("paper", "–"))
             link_to_card = f"[`{name}`]({link}/{name})"
             rows.append([link_to_card, ", ".join(parts), number, paper, row.get("note", "")])
-    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper", ""], rows))
+    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper", "note"], rows))
 
 
 def _evaluation_of(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
