@@ -9,6 +9,7 @@ import yaml
 from tfmeta import cards, presets
 from tfmeta.cards import BEGIN, END, measured, write_card
 from tfmeta.recipes import Recipe
+from tfmeta.training import EVALUATION, weights_sha256
 
 MODELS = Path(__file__).parent.parent / "models"
 WRITTEN = sorted(
@@ -89,6 +90,18 @@ def test_every_preset_has_a_card_and_the_recipe_of_its_model():
         assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
 
 
+@pytest.mark.parametrize("name", presets.list_presets())
+def test_a_preset_has_the_weights_that_were_measured(name):
+    digest = weights_sha256(presets.from_preset(name))
+    measured_ones = [
+        json.loads(path.read_text(encoding="utf-8"))
+        for pattern in (EVALUATION, cards.OF_ANOTHER.format("*"))
+        for path in (MODELS / name).glob(pattern)
+    ]
+    assert measured_ones
+    assert {evaluation["weights_sha256"] for evaluation in measured_ones} == {digest}
+
+
 def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     text = measured(folder)
     assert "**98.77 ± 0.12 %** (5-way 1-shot, `support`; 1,000 episodes" in text
@@ -106,13 +119,19 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
 
 
 def test_what_was_tested_as_another_preset_says_so(folder):
-    other = result(0.8, data={"name": "omniglot"}, also=[result(0.9, episodes={"n_shot": 5})])
+    other = result(
+        0.8,
+        data={"name": "omniglot", "protocol": "lake"},
+        trained_on={"name": "glyphs"},
+        also=[result(0.9, episodes={"n_shot": 5})],
+        **{"as": "maml_x"},
+    )
     (folder / "evaluation_as_maml_x.json").write_text(json.dumps(other))
     text = measured(folder)
-    assert "Tested as `maml_x` is, on omniglot, of which it saw nothing in training" in text
+    assert "Tested as `maml_x` is, on omniglot (lake), after training on glyphs" in text
     assert f"`tfmeta evaluate {folder.name} --recipe maml_x`" in text
-    assert "| 5-way 1-shot, `support` | 80.00 ± 0.12 % |" in text
-    assert "| 5-way 5-shot, `support` | 90.00 ± 0.12 % |" in text
+    assert "| 5-way 1-shot, `support` | 80.00 ± 0.12 |" in text
+    assert "| 5-way 5-shot, `support` | 90.00 ± 0.12 |" in text
 
 
 def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypatch):
@@ -147,6 +166,10 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
     with pytest.raises(ValueError, match="mine was not measured with"):
         cards.zoo(tmp_path, "models")
+    for rows in ({}, {"mine": [{}], "yours": [{}]}):
+        (tmp_path / "published.yaml").write_text(yaml.safe_dump(rows))
+        with pytest.raises(ValueError, match="must have rows for each preset and nothing else"):
+            cards.zoo(tmp_path, "models")
 
 
 def test_only_what_is_between_the_marks_is_written_anew(folder):

@@ -15,7 +15,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from tfmeta import cli, learners, presets
+from tfmeta import cli, learners, presets, training
 
 SCRIPT = Path(sys.executable).with_name("tfmeta")
 # What TensorFlow and its libraries write to stderr if they are let.
@@ -578,8 +578,13 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
         assert setting["episodes"] == published["episodes"]
         assert setting["batch_norm"] == published["batch_norm"]
         of_all = setting["n_episodes"] == published["n_episodes"]
-        within = published["ci95"] / 10 if of_all else 1.5 * setting["ci95"]
-        assert abs(setting["mean"] - published["mean"]) < within
+        for one, other in zip(
+            [setting, *setting.get("by_inner_step", [])],
+            [published, *published.get("by_inner_step", [])],
+            strict=True,
+        ):
+            within = other["ci95"] / 10 if of_all else 1.5 * one["ci95"]
+            assert abs(one["mean"] - other["mean"]) < within
 
 
 def test_further_settings_are_measured(tfmeta, tmp_path):
@@ -613,13 +618,43 @@ def test_a_learner_is_tested_as_another_recipe_says(waves, tfmeta, tmp_path):
     code, out, err = tfmeta("evaluate", waves, "--recipe", "maml_sinusoid", "--n-episodes", 25)
     assert code == 0, err
     assert "after 10 inner steps" in out
+    # Without a recipe of its own, it is tested by the one that is given.
+    preset = tmp_path / "without_a_recipe"
+    training.load_learner(waves).save_to_preset(preset)
+    check_error(tfmeta("evaluate", preset), "does not say by which recipe", "--recipe")
+    code, _, err = tfmeta("evaluate", preset, "--recipe", tmp_path / "other.yaml")
+    assert code == 0, err
     check_error(tfmeta("evaluate", waves, "--recipe", "nothing"), "no preset 'nothing'")
+    check_error(tfmeta("evaluate", waves, "--recipe", "nothing.yaml"), "No such file: nothing.yaml")
     (tmp_path / "digits.yaml").write_text(yaml.safe_dump(DIGITS))
     check_error(
         tfmeta("evaluate", waves, "--recipe", tmp_path / "digits.yaml"),
         "trained on examples of shape [1]",
         "have the shape [8, 8, 1]",
     )
+
+
+def test_a_learner_is_tested_as_one_of_another_kind_is(digits, tfmeta, tmp_path):
+    more_ways = copy.deepcopy(DIGITS)
+    more_ways["evaluation"]["also"] = [{"n_way": 4}]
+    (tmp_path / "more_ways.yaml").write_text(yaml.safe_dump(more_ways))
+    check_error(
+        tfmeta("evaluate", digits, "--recipe", tmp_path / "more_ways.yaml"),
+        "4 classes per episode, but this learner tells 2 apart",
+    )
+    prototypes = {**copy.deepcopy(DIGITS), "learner": {"name": "prototypical_network"}}
+    run = trained(tmp_path / "prototypes", prototypes | {"evaluation": {"n_episodes": 6}})
+    # It tells any number apart, and has no inner steps, which the recipe would have counted.
+    output = tmp_path / "evaluation.json"
+    code, _, err = tfmeta(
+        "evaluate", run, "--recipe", tmp_path / "more_ways.yaml", "--output", output
+    )
+    assert code == 0, err
+    result = json.loads(output.read_text())
+    assert "by_inner_step" not in result
+    assert [s["episodes"]["n_way"] for s in [result, *result["also"]]] == [2, 4]
+    assert (result["as"], result["trained_on"]) == ("digits", {"name": "digits"})
+    check_error(tfmeta("evaluate", run, "--inner-steps", 1), "has no inner steps")
 
 
 def test_a_card_is_written_from_a_run(waves, tfmeta, tmp_path):

@@ -66,7 +66,7 @@ def test_the_recipe_trains_and_tests(
     trained = training.load_learner(run)
     assert type(trained) is type(untrained)
     before, after = (
-        np.concatenate([w.ravel() for w in x.get_weights()]) for x in (untrained, trained)
+        np.concatenate([np.ravel(v) for v in x.trainable_variables]) for x in (untrained, trained)
     )
     assert np.isfinite(after).all()
     assert not np.array_equal(before, after)

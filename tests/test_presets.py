@@ -31,6 +31,18 @@ def learner(seed=0):
     return tfmeta.MAML(backbones.conv4(3, SHAPE, 4), 0.1, 2, batch_norm="support")
 
 
+def examples(of):
+    """Five examples and their labels, or targets, for a learner."""
+    x = np.random.default_rng(0).random((5, *of.example_shape), "float32")
+    return x, (x if of.output_kind == "values" else np.arange(5))
+
+
+def adapted_and_predicted(of):
+    """What a learner predicts for the examples that it has learned."""
+    x, y = examples(of)
+    return np.asarray(of.adapt(x, y).predict(x, batch_size=5, verbose=0))
+
+
 def predictions(of):
     rng = np.random.default_rng(0)
     episode = {
@@ -116,17 +128,6 @@ def test_a_preset_is_not_overwritten_and_needs_weights(saved, tmp_path):
 # === The zoo ===
 
 
-@pytest.mark.parametrize("name", presets.list_presets())
-def test_every_preset_adapts_and_predicts(name):
-    preset = presets.read(presets.find(name))
-    back = tfmeta.from_preset(name)
-    rng = np.random.default_rng(0)
-    x = rng.random((5, *preset.example_shape), "float32")
-    y = rng.random((5, 1), "float32") if back.output_kind == "values" else np.arange(5)
-    assert np.isfinite(back.adapt(x, y).predict(x, batch_size=5, verbose=0)).all()
-    assert back.example_shape == tuple(preset.example_shape)
-
-
 def test_an_installed_wheel_has_the_presets(tmp_path):
     """In an empty folder, without the repository and without a network."""
     root = Path(__file__).parent.parent
@@ -146,9 +147,15 @@ import socket, sys
 def refuse(*arguments):
     raise OSError("there is no network")
 socket.socket.connect = socket.create_connection = refuse
+import numpy as np
 import tfmeta
 assert tfmeta.__file__.startswith(sys.argv[1]), tfmeta.__file__
-print(*(type(tfmeta.from_preset(name)).__name__ for name in tfmeta.list_presets()))
+for name in tfmeta.list_presets():
+    learner = tfmeta.from_preset(name)
+    x = np.random.default_rng(0).random((5, *learner.example_shape), "float32")
+    y = x if learner.output_kind == "values" else np.arange(5)
+    predictions = learner.adapt(x, y).predict(x, batch_size=5, verbose=0)
+    print(name, predictions.tobytes().hex())
 """
     environment = {**os.environ, "PYTHONPATH": str(site)}
     output = subprocess.run(
@@ -160,8 +167,35 @@ print(*(type(tfmeta.from_preset(name)).__name__ for name in tfmeta.list_presets(
         check=False,
     )
     assert output.returncode == 0, output.stderr
-    expected = [type(tfmeta.from_preset(name)).__name__ for name in tfmeta.list_presets()]
-    assert output.stdout.split() == expected
+    there = dict(line.split() for line in output.stdout.splitlines())
+    assert list(there) == tfmeta.list_presets()
+    for name, predictions in there.items():
+        np.testing.assert_allclose(
+            np.frombuffer(bytes.fromhex(predictions), "float32"),
+            adapted_and_predicted(tfmeta.from_preset(name)).ravel(),
+            rtol=1e-4,
+            atol=1e-5,
+        )
+
+
+@pytest.mark.parametrize("name", presets.list_presets())
+def test_the_servable_of_a_preset_answers_as_the_preset(name):
+    learner = tfmeta.from_preset(name)
+    expected = adapted_and_predicted(learner)
+    assert np.isfinite(expected).all()
+    assert list(learner.example_shape) == presets.read(presets.find(name)).example_shape
+    if learner.output_kind == "logits":
+        expected = tf.nn.softmax(expected).numpy()
+    x, y = examples(learner)
+    servable = tf.saved_model.load(str(presets.find(name) / presets.SERVABLE / "1"))
+    answer = servable.signatures["adapt_and_predict"](
+        support_x=x[None],
+        support_y=y[None],
+        support_mask=np.ones((1, 5), "float32"),
+        query_x=x[None],
+    )
+    (output,) = answer.keys() & {"probabilities", "predictions"}
+    np.testing.assert_allclose(answer[output][0], expected, rtol=1e-4, atol=1e-5)
 
 
 # === Names ===

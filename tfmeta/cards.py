@@ -18,7 +18,7 @@ from tfmeta.recipes import Recipe
 from tfmeta.training import EVALUATION
 
 CARD = "README.md"
-# What `tfmeta evaluate --recipe` measured.
+# What `tfmeta evaluate --recipe` measured, by the name of that recipe.
 OF_ANOTHER = "evaluation_as_{}.json"
 BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured -->"
 
@@ -63,6 +63,12 @@ def zoo(models: Path, link: str) -> str:
     """
     published = yaml.safe_load((models / "published.yaml").read_text(encoding="utf-8"))
     rows = []
+    if published.keys() != set(presets.list_presets()):
+        raise ValueError(
+            f"{models / 'published.yaml'} must have rows for each preset and nothing else, at "
+            f"least `NAME: [{{}}]`: it has {sorted(published)}, and the presets are "
+            f"{presets.list_presets()}."
+        )
     for name in presets.list_presets():
         for row in published[name]:
             evaluation = _evaluation_of(models / name, row)
@@ -117,8 +123,8 @@ def measured(folder: Path) -> str:
         of_each = "; ".join(f"{of_one['seed']}: {_number(of_one)}" for of_one in evaluations)
         lines.append(
             f"- Seeds: {of_each}. They spread "
-            f"over {_plain(max(means) - min(means), first['metric'])}; published is the first, "
-            "whichever is best."
+            f"over {_plain(max(means) - min(means), first['metric'])}; each has test episodes of "
+            "its own. Published is the first, whichever is best."
         )
     else:
         lines.append(f"- Seed {first['seed']}, one run.")
@@ -139,12 +145,11 @@ def measured(folder: Path) -> str:
         lines.append(f"- SHA-256 of `{presets.LEARNER}`: `{digest}`.")
     for path in sorted(folder.glob(OF_ANOTHER.format("*"))):
         other = _read(path)
-        name = path.stem.removeprefix(OF_ANOTHER.split("{")[0])
         lines += [
             "",
-            f"Tested as `{name}` is, on {other['data']['name']}, of which it saw nothing in "
-            f"training (`tfmeta evaluate {folder.name} --recipe {name}`; {other['n_episodes']:,} "
-            "episodes):",
+            f"Tested as `{other['as']}` is, on {_in_words(other['data'])}, after training on "
+            f"{_in_words(other['trained_on'])} (`tfmeta evaluate {folder.name} --recipe "
+            f"{other['as']}`; {other['n_episodes']:,} episodes):",
             "",
             *_table([other, *other.get("also", [])]),
         ]
@@ -193,7 +198,7 @@ def _pictures(folder: Path) -> list[Path]:
 def _table(settings: Sequence[Mapping[str, Any]]) -> list[str]:
     """One row per setting; or, where inner steps were measured, one per number of them."""
     if not any("by_inner_step" in setting for setting in settings):
-        rows = [(_setting(setting), _number(setting)) for setting in settings]
+        rows = [(_setting(setting), _cell(setting, setting["metric"])) for setting in settings]
         return _rows(["setting", _unit(settings[0]["metric"])], rows)
     n_steps = max(len(setting.get("by_inner_step", [])) for setting in settings)
     cells = []
@@ -218,6 +223,10 @@ def _setting(result: Mapping[str, Any]) -> str:
     if result.get("batch_norm"):
         parts.append(f"`{result['batch_norm']}`")
     return ", ".join(parts)
+
+
+def _in_words(data: Mapping[str, Any]) -> str:
+    return f"{data['name']} ({data['protocol']})" if "protocol" in data else str(data["name"])
 
 
 def _unit(metric: str) -> str:

@@ -168,18 +168,12 @@ def _train(options: argparse.Namespace) -> None:
 
 def _evaluate(options: argparse.Namespace) -> None:
     learner, about = _opened(options.source)
-    recipe = _recipe_of(options.recipe) if options.recipe else None
-    if recipe is None:
-        if about.recipe is None:
-            raise ValueError(
-                f"{options.source} does not say by which recipe to evaluate it: give --recipe."
-            )
-        recipe = Recipe.from_dict(about.recipe)
+    recipe = _recipe_of(options.recipe or options.source)
     source = recipe.load_data(options.split, options.data_dir)
-    if options.recipe and list(source.example_shape) != about.example_shape:
+    if about.example_shape not in (None, list(source.example_shape)):
         raise ValueError(
             f"{options.source} was trained on examples of shape {about.example_shape}, but those "
-            f"of {options.recipe} have the shape {list(source.example_shape)}."
+            f"of {recipe.name} have the shape {list(source.example_shape)}."
         )
     results = training.measure(
         learner,
@@ -193,8 +187,10 @@ def _evaluate(options: argparse.Namespace) -> None:
     _report(results, options.split)
     if options.output:
         seed = recipe.training.seed if options.seed is None else options.seed
-        batch_norm = training.batch_norm_of(learner)
-        summary = training.summarized(results, recipe, source, options.split, seed, batch_norm)
+        summary = training.summarized(results, learner, recipe, source, options.split, seed)
+        if options.recipe:
+            own = None if about.recipe is None else about.recipe["data"]
+            summary |= {"as": recipe.name, "trained_on": own}
         write_json(options.output, summary)
 
 
@@ -378,12 +374,15 @@ def _opened(source: str, batch_norm: BatchNorm | None = None) -> tuple[MetaLearn
 
 
 def _recipe_of(source: str) -> Recipe:
-    """A recipe file's, or a preset's."""
-    if Path(source).exists() and not (Path(source) / presets.PRESET).exists():
+    """That of a file, a folder, a run or a preset."""
+    path = Path(source)
+    if path.is_file() or (path / training.RECIPE).is_file():
         return Recipe.load(source)
+    if path.suffix in (".yaml", ".yml"):
+        raise ValueError(f"No such file: {source}.")
     content = presets.read(presets.find(source)).recipe
     if content is None:
-        raise ValueError(f"{source} does not say by which recipe it was trained.")
+        raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
     return Recipe.from_dict(content)
 
 

@@ -251,6 +251,12 @@ class Recipe:
         given = {**self.episodes, **section, **setting}
         return {k: v for k, v in given.items() if k not in others}
 
+    def largest_n_way(self, split: str, setting: Mapping[str, Any]) -> int:
+        """The most classes that an episode of a split has, in a setting with those that differ."""
+        options = self.episode_options(split, setting)
+        n_way = options.get("n_way", _default(ClassDataset.episodes, "n_way"))
+        return max(n_way) if isinstance(n_way, list | tuple) else n_way
+
     def settings(self, split: str) -> list[dict[str, Any]]:
         """In which settings to measure on a split: the recipe's own, `{}`, and, on test, `also`."""
         return [{}, *(self.evaluation.get("also", []) if split == "test" else [])]
@@ -266,11 +272,7 @@ class Recipe:
         """
         keras.utils.set_random_seed(self.training.seed)
         options = {k: v for k, v in self.network.items() if k != "name"}
-        if self.is_regression:
-            n_outputs = 1
-        else:
-            n_way = self.episodes.get("n_way", _default(ClassDataset.episodes, "n_way"))
-            n_outputs = max(n_way) if isinstance(n_way, list | tuple) else n_way
+        n_outputs = 1 if self.is_regression else self.largest_n_way("train", {})
         learner_class = learners.get(self.learner["name"])
         taken = inspect.signature(learner_class).parameters
         with _naming("network"):

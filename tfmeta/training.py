@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import os
@@ -160,9 +161,7 @@ def train(
     learner = load_learner(folder)
     results = measure(learner, recipe, test_source, "test")
     seconds = sum(row["seconds"] for row in read_history(folder))
-    summary = summarized(
-        results, recipe, test_source, "test", recipe.training.seed, batch_norm_of(learner)
-    )
+    summary = summarized(results, learner, recipe, test_source, "test", recipe.training.seed)
     details = _details(source)
     write_json(
         folder / EVALUATION,
@@ -207,12 +206,25 @@ def measure(
     Returns:
         The recipe's own setting, `{}`, with its result; and, of the test split, those of the
         evaluation's `also`.
+
+    Raises:
+        ValueError: If the learner is another than the recipe's, and tells fewer classes apart.
     """
+    outputs = learner.prediction_shape(source.example_shape)
+    if outputs is not None and not recipe.is_regression:
+        for setting in recipe.settings(split):
+            if (n_way := recipe.largest_n_way(split, setting)) > outputs[-1]:
+                raise ValueError(
+                    f"{recipe.name} is tested on {n_way} classes per episode, but this learner "
+                    f"tells {outputs[-1]} apart: choose another recipe, or another learner."
+                )
+    # Another learner's recipe may count steps where this one has none.
+    has_steps = type(learner).adapt_task_by_step is not MetaLearner.adapt_task_by_step
     section = recipe.validation if split == "validation" else recipe.evaluation
     results = []
     for setting in recipe.settings(split):
         count = {**section, **setting}["n_episodes"] if n_episodes is None else n_episodes
-        steps = {**recipe.evaluation, **setting}.get("inner_steps")
+        steps = {**recipe.evaluation, **setting}.get("inner_steps") if has_steps else None
         text = "".join(f", {name} {value}" for name, value in setting.items())
         print(f"Testing on {count} episodes of the {split} split{text}.")
         result = evaluate(
@@ -226,29 +238,33 @@ def measure(
     return results
 
 
-def batch_norm_of(learner: MetaLearner) -> str | None:
-    """The learner's mode of batch norm; None if nothing depends on it."""
-    return getattr(learner, "batch_norm", None) if batch_norm_layers(learner) else None
+def weights_sha256(learner: MetaLearner) -> str:
+    """A digest of a learner's weights, the same in a run and in the preset that was made of it."""
+    digest = hashlib.sha256()
+    for weight in learner.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()
 
 
 def summarized(
     results: list[tuple[dict[str, Any], Evaluation]],
+    learner: MetaLearner,
     recipe: Recipe,
     source: Any,
     split: str,
     seed: int,
-    batch_norm: str | None,
 ) -> dict[str, Any]:
     """What `measure` returned, and on what, as plain values.
 
     Args:
         results: What it returned.
+        learner: The learner.
         recipe: The recipe.
         source: The data of the split.
         split: Its name.
         seed: That of the episodes.
-        batch_norm: The learner's own mode, if it has one.
     """
+    batch_norm = getattr(learner, "batch_norm", None) if batch_norm_layers(learner) else None
 
     def of_one(setting: dict[str, Any], result: Evaluation) -> dict[str, Any]:
         return {
@@ -264,6 +280,7 @@ def summarized(
         "data": source.source,
         "split": split,
         "seed": seed,
+        "weights_sha256": weights_sha256(learner),
     }
     if of_all[1:]:
         summary["also"] = of_all[1:]

@@ -329,9 +329,9 @@ class MetaLearner(keras.Model):
     def with_batch_norm(self, batch_norm: BatchNorm) -> MetaLearner:
         """Another learner with a copy of the same weights and another mode of batch norm.
 
-        A learner that was trained in the `"transductive"` mode, as published ones are, is not what
+        A learner that was trained in the `"transductive"` mode, as MAML was published, is not what
         a server wants, for its answers depend on the other queries. In the mode `"support"` the
-        same weights serve, mostly at a small cost in accuracy; the cards of the presets say which.
+        same weights serve, at a cost in accuracy; how much, the cards of the presets say.
 
         Args:
             batch_norm: The mode; see `tfmeta.MAML`.
