@@ -80,6 +80,12 @@ def test_a_mode_that_is_none_is_refused():
     with pytest.raises(ValueError, match="batch_norm must be"):
         learner().with_batch_norm("batch")
 
+    class Plain(tfmeta.MetaLearner):
+        pass
+
+    with pytest.raises(ValueError, match="A Plain knows no modes"):
+        Plain().with_batch_norm("support")
+
 
 # === Round trips ===
 

@@ -130,7 +130,7 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
     the layout of Ravi and Larochelle, as the folder `mini_imagenet` of `data_dir`:
 
         mini_imagenet/train.csv, val.csv, test.csv    with the columns `filename` and `label`
-        mini_imagenet/images/                         with the files that these name
+        mini_imagenet/images/                         with the files that these name, no folders
 
     The three files are the split: published are 64 classes for training, 16 for validation and 20
     for the test. Store the images as 84×84: others are resized each time that they are read, which
@@ -154,9 +154,8 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
     root = Path(data_dir or tfds.core.constants.DATA_DIR).expanduser() / "mini_imagenet"
     images = root / "images"
     parts = {"train": "train.csv", "validation": "val.csv", "test": "test.csv"}
-    missing = [name for name in parts.values() if not (root / name).is_file()]
-    if not images.is_dir() or missing:
-        missing += [] if images.is_dir() else ["images/"]
+    missing = [name for name in (*parts.values(), "images/") if not (root / name).exists()]
+    if missing:
         raise ValueError(
             f"miniImageNet is not in {root}: no {', '.join(missing)}. It cannot be downloaded, for "
             "ImageNet's terms do not let its images be passed on. Make that folder, with "
