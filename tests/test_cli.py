@@ -583,7 +583,10 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
             [published, *published.get("by_inner_step", [])],
             strict=True,
         ):
-            within = other["ci95"] / 10 if of_all else 1.5 * one["ci95"]
+            # A few episodes may all be alike, or have the worst one among them.
+            wider = (published["n_episodes"] / setting["n_episodes"]) ** 0.5
+            of_few = 1.5 * max(one["ci95"], wider * other["ci95"])
+            within = other["ci95"] / 10 if of_all else of_few
             assert abs(one["mean"] - other["mean"]) < within
 
 
@@ -642,8 +645,13 @@ def test_a_learner_is_tested_as_one_of_another_kind_is(digits, tfmeta, tmp_path)
         tfmeta("evaluate", digits, "--recipe", tmp_path / "more_ways.yaml"),
         "4 classes per episode, but this learner tells 2 apart",
     )
-    prototypes = {**copy.deepcopy(DIGITS), "learner": {"name": "prototypical_network"}}
-    run = trained(tmp_path / "prototypes", prototypes | {"evaluation": {"n_episodes": 6}})
+    prototypes = {
+        **copy.deepcopy(DIGITS),
+        "network": {"name": "conv4", "filters": 4},
+        "learner": {"name": "prototypical_network"},
+        "evaluation": {"n_episodes": 6},
+    }
+    run = trained(tmp_path / "prototypes", prototypes)
     # It tells any number apart, and has no inner steps, which the recipe would have counted.
     output = tmp_path / "evaluation.json"
     code, _, err = tfmeta(
