@@ -141,3 +141,39 @@ def test_an_image_smaller_than_the_kernel_is_kerass_error():
                 "query_x": tf.zeros([1, 2, 3, 3, 1]),
             }
         )
+
+
+@pytest.mark.usefixtures("float64")
+def test_a_convolution_of_pairs_is_the_sum_of_its_parts():
+    rng = np.random.default_rng(0)
+    classes, examples = rng.normal(size=(3, 5, 4, 2)), rng.normal(size=(2, 5, 4, 2))
+    kernel = rng.normal(size=(3, 3, 4, 6))
+    expected = np.stack(
+        [
+            keras.ops.conv(np.concatenate([c, e], axis=-1)[None], kernel, padding="same")[0]
+            for e in examples
+            for c in classes
+        ]
+    )
+    pairs = functional.Pairs(tf.constant(classes), tf.constant(examples))
+
+    def convolve(x, kernel):
+        return keras.ops.conv(x, kernel, padding="same")
+
+    np.testing.assert_allclose(convolve(pairs.joined(), kernel), expected, rtol=1e-12)
+    np.testing.assert_allclose(pairs.convolved(kernel, convolve), expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(("mode", "n_calls"), [("transductive", 1), ("support", 2)])
+def test_pairs_meet_their_first_convolution_in_parts(mode, n_calls, monkeypatch):
+    kernels, original = [], functional.Pairs.convolved
+
+    def recorded(pairs, kernel, convolve):
+        kernels.append(tuple(kernel.shape))
+        return original(pairs, kernel, convolve)
+
+    monkeypatch.setattr(functional.Pairs, "convolved", recorded)
+    inputs, _ = episodes("float32")
+    NEW["relation_network"](mode)({name: rows[:1] for name, rows in inputs.items()})
+    # Of the relation module's two convolutions, the one that sees the pairs themselves.
+    assert kernels == n_calls * [(3, 3, 8, 4)]

@@ -6,7 +6,7 @@ import contextlib
 import numbers
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -28,6 +28,36 @@ MOST_PATCH_BYTES = 2**20
 # Threads that predict with models of the same learner share its layers, whose methods are replaced
 # while a network is called.
 _ONE_AT_A_TIME = threading.RLock()
+
+
+class Pairs(NamedTuple):
+    """Each of N examples with each of M classes, as the input of a network.
+
+    The network sees one tensor, `joined()`. A convolution of that is linear in its channels, so
+    that it can be computed of the classes and of the examples, and then added up for each pair:
+    M + N products rather than 2 · M · N.
+    """
+
+    classes: tf.Tensor  # [M, *x, channels]
+    examples: tf.Tensor  # [N, *x, channels]
+
+    def joined(self) -> tf.Tensor:
+        """`[N·M, *x, 2·channels]`, the class's channels before the example's."""
+        shape = [tf.shape(self.examples)[0], tf.shape(self.classes)[0], *self.examples.shape[1:]]
+        classes = tf.broadcast_to(self.classes[None], shape)
+        examples = tf.broadcast_to(self.examples[:, None], shape)
+        return _by_pair(tf.concat([classes, examples], axis=-1))
+
+    def convolved(self, kernel: tf.Tensor, convolve: Callable[..., tf.Tensor]) -> tf.Tensor:
+        """`[N·M, *y]`: what `convolve(x, kernel)` gives for `joined()`, up to rounding."""
+        of_classes, of_examples = tf.split(tf.convert_to_tensor(kernel), 2, axis=-2)
+        examples = convolve(self.examples, of_examples)
+        return _by_pair(convolve(self.classes, of_classes) + examples[:, None])
+
+
+def _by_pair(x: tf.Tensor) -> tf.Tensor:
+    """`[N·M, *x]` from `[N, M, *x]`."""
+    return tf.reshape(x, [-1, *x.shape[2:]])
 
 
 def check_batch_norm(batch_norm: Any) -> None:
@@ -90,7 +120,7 @@ def call_network(
         network: Any built Keras model.
         trainable: Values in the order of `network.trainable_variables`.
         non_trainable: Values in the order of `network.non_trainable_variables`.
-        x: `[N, *x]`, or what else the network takes.
+        x: `[N, *x]`, `Pairs`, or what else the network takes.
         normalization: What batch norm normalises by: `"batch"`, the statistics of `x`;
             `"update"`, the same, and its moving averages are updated as in Keras's training;
             `"replace"`, the same, and its moving averages become the statistics of `x`;
@@ -105,12 +135,13 @@ def call_network(
         *zip(network.trainable_variables, trainable, strict=True),
         *zip(network.non_trainable_variables, non_trainable, strict=True),
     ]
+    pairs, x = (x, x.joined()) if isinstance(x, Pairs) else (None, x)
     with (
         _ONE_AT_A_TIME,
         keras.StatelessScope(state_mapping=mapping) as scope,
         _twice_differentiable_moments(),
         _batch_norm(network, normalization, mask),
-        _fast_convolution(network),
+        _fast_convolution(network, x, pairs),
     ):
         outputs = network(x, training=training)
     return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
@@ -128,7 +159,7 @@ def call_on_support(
 
     Args:
         network: Any built Keras model.
-        x: `[S, *x]`, or what else the network takes.
+        x: `[S, *x]`, `Pairs`, or what else the network takes.
         batch_norm: The learner's mode.
         mask: `[S]`, 0 for padding, or None.
         training: Whether this is meta-training. What layers assign then goes to their variables.
@@ -173,7 +204,7 @@ def call_on_queries(
     Args:
         network: Any built Keras model.
         statistics: The statistics that `call_on_support` returned.
-        x: `[Q, *x]`, or what else the network takes.
+        x: `[Q, *x]`, `Pairs`, or what else the network takes.
         batch_norm: The learner's mode.
         mask: `[Q]`, 0 for padding, or None.
         training: Whether this is meta-training. What layers assign then goes to their variables.
@@ -285,11 +316,16 @@ def _normalize(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tenso
 
 
 @contextlib.contextmanager
-def _fast_convolution(network: keras.Model) -> Iterator[None]:
-    """While it is open, the network's `Conv2D` layers use `ops.conv2d` where that is faster."""
+def _fast_convolution(network: keras.Model, x: Any, pairs: Pairs | None) -> Iterator[None]:
+    """While it is open, the network's `Conv2D` layers use `ops.conv2d` where that is faster.
+
+    If the network's input `x` is that of pairs, a layer computes its convolution from their parts.
+    """
 
     def bind(layer: keras.layers.Conv2D) -> Any:
         def convolution_op(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+            if pairs is not None and inputs is x:
+                return pairs.convolved(kernel, convolution_op)
             options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
             # No patches at all: an image too small, about which Keras raises an error.
             if 0 < ops.patches_size(inputs, layer.kernel_size, *options) <= MOST_PATCH_BYTES:

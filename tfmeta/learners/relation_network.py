@@ -11,6 +11,7 @@ from tfmeta.backbones import relation_module as published_relation_module
 from tfmeta.learners.adapted_model import copy_with_statistics, repeated
 from tfmeta.learners.functional import (
     BatchNorm,
+    Pairs,
     batch_norm_layers,
     call_on_queries,
     call_on_support,
@@ -119,7 +120,7 @@ class RelationNetwork(MetricLearner):
         if self.batch_norm == "support" and batch_norm_layers(self.relation_module):
             _, state["relation_statistics"] = call_on_support(
                 self.relation_module,
-                _pairs(features, classes),
+                Pairs(classes, features),
                 batch_norm=self.batch_norm,
                 mask=_per_pair(support_mask, classes),
                 training=training,
@@ -138,7 +139,7 @@ class RelationNetwork(MetricLearner):
         scores = call_on_queries(
             self.relation_module,
             state["relation_statistics"],
-            _pairs(features, state["classes"]),
+            Pairs(state["classes"], features),
             batch_norm=self.batch_norm,
             mask=_per_pair(query_mask, state["classes"]),
             training=training,
@@ -191,16 +192,6 @@ class OneHotSquaredError(keras.losses.Loss):
         y_pred = tf.convert_to_tensor(y_pred)
         labels = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
         return tf.reduce_mean(tf.square(y_pred - labels), axis=-1)
-
-
-def _pairs(features: tf.Tensor, classes: tf.Tensor) -> tf.Tensor:
-    """`[N·n_way, …, 2·channels]`: each example with each class, the class before the example."""
-    n_examples, n_way = tf.shape(features)[0], tf.shape(classes)[0]
-    pairs = tf.concat(
-        [tf.repeat(classes[None], n_examples, axis=0), tf.repeat(features[:, None], n_way, axis=1)],
-        axis=-1,
-    )
-    return tf.reshape(pairs, tf.concat([[n_examples * n_way], tf.shape(pairs)[2:]], axis=0))
 
 
 def _per_pair(mask: tf.Tensor | None, classes: tf.Tensor) -> tf.Tensor | None:
