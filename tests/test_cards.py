@@ -1,20 +1,21 @@
 """Cards say what the evaluations say, and nobody's keyboard is in between."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
+import tfmeta
 from tfmeta import cards, presets
 from tfmeta.cards import BEGIN, END, measured, write_card
 from tfmeta.recipes import Recipe
 from tfmeta.training import EVALUATION, weights_sha256
 
 MODELS = Path(__file__).parent.parent / "models"
-WRITTEN = sorted(
-    card.parent for card in MODELS.glob(f"*/{cards.CARD}") if BEGIN in card.read_text("utf-8")
-)
+MEASURED = sorted(path.parent for path in MODELS.glob(f"*/{EVALUATION}"))
+ALGORITHMS = MODELS.parent / "docs" / "algorithms.md"
 
 
 def result(mean, **others):
@@ -50,7 +51,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-@pytest.mark.parametrize("folder", WRITTEN, ids=[folder.name for folder in WRITTEN])
+@pytest.mark.parametrize("folder", MEASURED, ids=[folder.name for folder in MEASURED])
 def test_every_card_says_what_its_evaluations_say(folder):
     text = (folder / cards.CARD).read_text(encoding="utf-8")
     assert text.count(BEGIN) == text.count(END) == 1
@@ -68,7 +69,7 @@ def test_a_card_without_an_evaluation_says_that_it_was_not_trained_and_no_other(
         is_untrained = recipe.parent in untrained
         assert ("**Not trained here**" in text) == is_untrained, recipe.parent.name
         if is_untrained:
-            assert recipe.parent not in WRITTEN
+            assert BEGIN not in text
             assert "## Measured" not in text
             assert not list(recipe.parent.glob("*.png"))
     assert untrained
@@ -83,9 +84,35 @@ def test_the_zoo_s_tables_say_what_the_evaluations_say(page, link):
     assert written == cards.zoo(MODELS, link)
 
 
+def rows_of_the_learners():
+    """(learner, folder or recipe, iterations × tasks, accuracy) of the table of all learners."""
+    for line in ALGORITHMS.read_text(encoding="utf-8").splitlines():
+        if line.startswith("|") and "](../models/" in line:
+            learner, recipe, budget, _, accuracy, _ = line.strip("| ").split(" | ")
+            link = re.search(r"\]\(\.\./models/(.*?)/?\)", recipe).group(1)
+            yield pytest.param(learner, MODELS / link, budget, accuracy, id=learner)
+
+
+@pytest.mark.parametrize(("learner", "recipe", "budget", "accuracy"), rows_of_the_learners())
+def test_the_table_of_the_learners_says_what_the_evaluations_say(learner, recipe, budget, accuracy):
+    is_file = recipe.suffix == ".yaml"
+    evaluation = recipe.with_suffix(".json") if is_file else recipe / EVALUATION
+    assert cards._cell(json.loads(evaluation.read_text(encoding="utf-8")), "accuracy") == accuracy
+    recipe = Recipe.load(recipe)
+    n_iterations = recipe.training.epochs * recipe.training.steps_per_epoch
+    assert budget == f"{n_iterations:,} × {recipe.episodes['meta_batch_size']}"
+    section = ALGORITHMS.read_text(encoding="utf-8").split(f"\n### {learner}")[1].split("\n### ")[0]
+    assert f"\n**{accuracy} %**" in section
+
+
+def test_the_table_of_the_learners_has_them_all():
+    learners = [row.values[0].removesuffix(" Network") for row in rows_of_the_learners()]
+    assert len(learners) == len(set(learners)) == len(tfmeta.learners.BY_NAME)
+
+
 def test_every_preset_has_a_card_and_the_recipe_of_its_model():
     for name in presets.list_presets():
-        assert MODELS / name in WRITTEN
+        assert MODELS / name in MEASURED
         recipe = yaml.safe_load((MODELS / name / "recipe.yaml").read_text(encoding="utf-8"))
         assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
 
@@ -150,19 +177,22 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     (tmp_path / "mine" / "evaluation_as_maml_x.json").write_text(json.dumps(other))
     monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
     rows = [
-        {"paper": 98.7, "note": "fewer steps"},
-        {"step": 1},
+        {"paper": 98.7, "floor": 95, "note": "fewer steps"},
+        {"step": 1, "floor": 20},
         {"episodes": {"n_shot": 5}},
         {"as": "maml_x"},
     ]
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": rows}))
     mine = "| [`mine`](models/mine) |"
     assert cards.zoo(tmp_path, "models").splitlines()[2:] == [
-        f"{mine} 5-way 1-shot, `support` | 90.00 ± 0.12 | 98.7 | fewer steps |",
-        f"{mine} 5-way 1-shot, `support`, 1 step | 20.00 ± 1.00 | – |  |",
-        f"{mine} 5-way 5-shot, `support` | 95.00 ± 0.12 | – |  |",
-        f"{mine} 5-way 1-shot, `support`, on omniglot | 70.00 ± 0.12 | – |  |",
+        f"{mine} 5-way 1-shot, `support` | 90.00 ± 0.12 | 98.7 | 95 | fewer steps |",
+        f"{mine} 5-way 1-shot, `support`, 1 step | 20.00 ± 1.00 | – | 20 |  |",
+        f"{mine} 5-way 5-shot, `support` | 95.00 ± 0.12 | – | – |  |",
+        f"{mine} 5-way 1-shot, `support`, on omniglot | 70.00 ± 0.12 | – | – |  |",
     ]
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 91}]}))
+    with pytest.raises(ValueError, match=r"expected to reach 91 .*but has 90\.00 ± 0\.12: say why"):
+        cards.zoo(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
     with pytest.raises(ValueError, match="mine was not measured with"):
         cards.zoo(tmp_path, "models")
@@ -170,6 +200,18 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
         (tmp_path / "published.yaml").write_text(yaml.safe_dump(rows))
         with pytest.raises(ValueError, match="must have rows for each preset and nothing else"):
             cards.zoo(tmp_path, "models")
+
+
+def test_an_error_above_its_floor_needs_a_note_too(tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    regression = {**result(0.6, data={"name": "lines"}), "metric": "mean_squared_error"}
+    (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(regression))
+    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.61}]}))
+    assert "| 0.6000 ± 0.0012 | – | 0.61 |" in cards.zoo(tmp_path, "models")
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.59}]}))
+    with pytest.raises(ValueError, match=r"expected to reach 0\.59"):
+        cards.zoo(tmp_path, "models")
 
 
 def test_only_what_is_between_the_marks_is_written_anew(folder):

@@ -78,10 +78,17 @@ def zoo(models: Path, link: str) -> str:
                 parts.append(f"{row['step']} step")
             if "as" in row:
                 parts.append(f"on {evaluation['data']['name']}")
-            number, paper = _cell(shown, evaluation["metric"]), str(row.get("paper", "–"))
+            if not (_meets_floor(shown, evaluation["metric"], row) or "note" in row):
+                raise ValueError(
+                    f"{name} was expected to reach {row['floor']} ({_setting(evaluation)}), but "
+                    f"has {_cell(shown, evaluation['metric'])}: say why in the row's `note`."
+                )
+            others = [str(row.get(key, "–")) for key in ("paper", "floor")]
+            number, note = _cell(shown, evaluation["metric"]), row.get("note", "")
             link_to_card = f"[`{name}`]({link}/{name})"
-            rows.append([link_to_card, ", ".join(parts), number, paper, row.get("note", "")])
-    return "\n".join(_rows(["preset", "test", "accuracy in %, or MSE", "paper", "note"], rows))
+            rows.append([link_to_card, ", ".join(parts), number, *others, note])
+    head = ["preset", "test", "accuracy in %, or MSE", "paper", "floor", "note"]
+    return "\n".join(_rows(head, rows))
 
 
 def _evaluation_of(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +99,16 @@ def _evaluation_of(folder: Path, row: Mapping[str, Any]) -> dict[str, Any]:
         if (setting["episodes"], setting["batch_norm"]) == (wanted, evaluation["batch_norm"]):
             return {**setting, "data": evaluation["data"]}
     raise ValueError(f"{folder.name} was not measured with {row['episodes']}.")
+
+
+def _meets_floor(shown: Mapping[str, Any], metric: str, row: Mapping[str, Any]) -> bool:
+    if "floor" not in row:
+        return True
+    return (
+        100 * shown["mean"] >= row["floor"]
+        if metric == "accuracy"
+        else shown["mean"] <= row["floor"]
+    )
 
 
 def _replace(page: Path, content: str) -> None:
