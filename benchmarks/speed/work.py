@@ -139,8 +139,10 @@ class Work:
         if self.learner == "prototypical_network":
             return self.n_tasks * (n_support + n_query) * backward
         if self.learner == "relation_network":
-            pairs = n_query * self.n_way * 3 * sum(layer.flop() for layer in self.relation_layers())
-            return self.n_tasks * ((n_support + n_query) * backward + pairs)
+            of_pairs, second = (3 * layer.flop() for layer in self.relation_layers())
+            # A convolution of pairs is the sum of those of both halves of their channels.
+            compare = (self.n_way + n_query) * of_pairs / 2 + n_query * self.n_way * second
+            return self.n_tasks * ((n_support + n_query) * backward + compare)
         if self.task != "train":
             return self.n_tasks * (self.inner_steps * n_support * backward + n_query * once)
         twice = backward if self.first_order else 4 * first + 9 * sum(others)
@@ -179,6 +181,7 @@ ROWS = [
         n_tasks=2,
     ),
     Work("Relation Network, 5-way 1-shot", learner="relation_network", n_query=19, n_tasks=2),
+    Work("Relation Network, 20-way 1-shot", learner="relation_network", n_way=20, n_tasks=2),
     Work("MAML, evaluation of 32 tasks", task="evaluate"),
     Work("MAML, adapt and predict one task", task="adapt", n_tasks=1, check={}),
 ]
