@@ -110,6 +110,24 @@ def test_the_table_of_the_learners_has_them_all():
     assert len(learners) == len(set(learners)) == len(tfmeta.learners.BY_NAME)
 
 
+def test_the_sinusoids_card_says_what_joint_training_gave():
+    folder = MODELS / "maml_sinusoid"
+    maml, joint = (
+        json.loads((folder / name).read_text(encoding="utf-8"))["by_inner_step"]
+        for name in (EVALUATION, "joint_evaluation.json")
+    )
+    text = (folder / cards.CARD).read_text(encoding="utf-8")
+    for ours, theirs in zip(maml, joint, strict=True):
+        cells = [cards._cell(result, "mean_squared_error") for result in (ours, theirs)]
+        ratio = theirs["mean"] / ours["mean"]
+        assert f"| {ours['inner_steps']} | {cells[0]} | {cells[1]} | {ratio:.1f} |" in text
+
+
+def test_every_card_says_what_it_is_for_and_what_not():
+    for name in presets.list_presets():
+        assert "\n## Intended use, and limits\n" in (MODELS / name / cards.CARD).read_text("utf-8")
+
+
 def test_every_preset_has_a_card_and_the_recipe_of_its_model():
     for name in presets.list_presets():
         assert MODELS / name in MEASURED
