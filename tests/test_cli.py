@@ -384,7 +384,7 @@ def test_a_missing_task_is_told(tfmeta: Run, tmp_path: Path) -> None:
 
 
 def test_too_small_numbers_are_told(tfmeta: Run, waves: Path) -> None:
-    check_error(tfmeta("evaluate", waves, "--n-episodes", 0), "n_episodes must be at least 1")
+    check_error(tfmeta("evaluate", waves, "--n-episodes", 1), "n_episodes must be at least 2")
     check_error(tfmeta("evaluate", waves, "--inner-steps", -1), "inner_steps must be at least 0")
 
 

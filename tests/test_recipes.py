@@ -190,8 +190,14 @@ def test_a_section_that_is_no_mapping_is_an_error(section: str, value: Any) -> N
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True, [3]])
 def test_numbers_must_be_positive_integers(path: str, value: Any) -> None:
     section, key = path.split("/")
-    with pytest.raises(ValueError, match=f"{section}: {key} must be an integer > 0; got"):
+    bound = "≥ 2" if path == "evaluation/n_episodes" else "> 0"
+    with pytest.raises(ValueError, match=f"{section}: {key} must be an integer {bound}; got"):
         Recipe.from_dict(changed(path, value))
+
+
+def test_a_confidence_interval_needs_two_episodes() -> None:
+    with pytest.raises(ValueError, match="evaluation: n_episodes must be an integer ≥ 2; got 1"):
+        Recipe.from_dict(changed("evaluation/n_episodes", 1))
 
 
 @pytest.mark.parametrize("path", ["training/seed", "evaluation/inner_steps"])

@@ -64,15 +64,13 @@ def ci95(values: np.ndarray) -> float:
     """Half-width of the 95 % confidence interval of a mean: 1.96 σ / √n, σ with n - 1.
 
     Args:
-        values: `[n]`, one per episode.
+        values: `[n]`, one per episode, n ≥ 2.
 
     Example:
 
     >>> round(ci95(np.array([0.0, 1.0, 1.0, 1.0])), 4)
     0.49
     """
-    if len(values) < 2:
-        return float("nan")
     return float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
 
 
@@ -88,7 +86,7 @@ def evaluate(
     Args:
         learner: A meta-learner.
         episodes: A data set of meta-batches, as `episodes(...)` of a source of data yields them.
-        n_episodes: How many episodes to evaluate, > 0.
+        n_episodes: How many episodes to evaluate, > 1.
         inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too; ≥ 0.
         verbose: Whether to show a progress bar.
 
@@ -110,8 +108,10 @@ def evaluate(
     >>> result.metric, result.values.shape, result.by_inner_step.shape
     ('mse', (50,), (3, 50))
     """
-    if n_episodes < 1:
-        raise ValueError(f"n_episodes must be at least 1; got {n_episodes}.")
+    if n_episodes < 2:
+        raise ValueError(
+            f"n_episodes must be at least 2, for a confidence interval; got {n_episodes}."
+        )
     if inner_steps is not None and inner_steps < 0:
         raise ValueError(f"inner_steps must be at least 0; got {inner_steps}.")
 

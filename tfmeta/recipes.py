@@ -164,10 +164,10 @@ class Recipe:
             raise ValueError(f"evaluation: also must be a list of mappings; got {also!r}.")
         for setting in also:
             _check_keys("evaluation: also", setting, [*keys, "batch_norm"])
-            _check_integer("evaluation: also", setting, "n_episodes", 1)
+            _check_integer("evaluation: also", setting, "n_episodes", 2)
             _check_integer("evaluation: also", setting, "inner_steps", 0)
         _check_integer("validation", self.validation, "n_episodes", 1)
-        _check_integer("evaluation", self.evaluation, "n_episodes", 1)
+        _check_integer("evaluation", self.evaluation, "n_episodes", 2)
         _check_integer("evaluation", self.evaluation, "inner_steps", 0)
         for section, known in (("network", NETWORKS), ("learner", learners.BY_NAME)):
             given = getattr(self, section)

@@ -96,6 +96,12 @@ def edited(change: Callable[[str], str], name: str = "train.csv") -> Callable[[P
         (edited(lambda text: ""), r"train\.csv must have the columns .*got \[\]"),
         (edited(lambda text: "filename,label\n"), r"train\.csv lists no images"),
         (
+            lambda folder: (folder / "val.csv").write_bytes(
+                "filename,label\nä.jpg,Bär".encode("latin-1")
+            ),
+            r"val\.csv must be text in UTF-8: .* Save it again as that",
+        ),
+        (
             edited(lambda text: text.replace(",n00000002", ",", 1)),
             r"train\.csv, line 4: expected a filename and a label; got 'n\d+\.jpg' and ''",
         ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -198,23 +199,28 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
 
 def _listed_images(table: Path) -> dict[str, list[str]]:
     """From the classes that a CSV file lists to their images."""
-    # Excel puts a byte order mark in front.
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.DictReader(file)
-        columns = rows.fieldnames or []
-        if not {"filename", "label"} <= set(columns):
+    try:
+        # Excel puts a byte order mark in front.
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{table} must be text in UTF-8: {error}. Save it again as that."
+        ) from error
+    rows = csv.DictReader(io.StringIO(text, newline=""))
+    columns = rows.fieldnames or []
+    if not {"filename", "label"} <= set(columns):
+        raise ValueError(
+            f"{table} must have the columns filename and label, named in its first line; "
+            f"got {list(columns)}."
+        )
+    classes: dict[str, list[str]] = {}
+    for row in rows:
+        if not row["filename"] or not row["label"]:
             raise ValueError(
-                f"{table} must have the columns filename and label, named in its first line; "
-                f"got {list(columns)}."
+                f"{table}, line {rows.line_num}: expected a filename and a label; got "
+                f"{row['filename']!r} and {row['label']!r}."
             )
-        classes: dict[str, list[str]] = {}
-        for row in rows:
-            if not row["filename"] or not row["label"]:
-                raise ValueError(
-                    f"{table}, line {rows.line_num}: expected a filename and a label; got "
-                    f"{row['filename']!r} and {row['label']!r}."
-                )
-            classes.setdefault(row["label"], []).append(row["filename"])
+        classes.setdefault(row["label"], []).append(row["filename"])
     if not classes:
         raise ValueError(f"{table} lists no images: a split needs classes.")
     return classes
