@@ -211,6 +211,9 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 91}]}))
     with pytest.raises(ValueError, match=r"expected to reach 91 .*but has 90\.00 ± 0\.12: say why"):
         cards.zoo(tmp_path, "models")
+    (tmp_path / "published.yaml").write_text("mine: [{note: new, too}]")
+    with pytest.raises(ValueError, match=r"mine: unknown \['too'\]; a row has \('paper', 'floor'"):
+        cards.zoo(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
     with pytest.raises(ValueError, match="mine was not measured with"):
         cards.zoo(tmp_path, "models")

@@ -200,7 +200,7 @@ def test_the_servable_of_a_preset_answers_as_the_preset(name):
         support_mask=np.ones((1, 5), "float32"),
         query_x=x[None],
     )
-    (output,) = answer.keys() & {"probabilities", "predictions"}
+    (output,) = answer.keys() & {"probabilities", "scores", "predictions"}
     np.testing.assert_allclose(answer[output][0], expected, rtol=1e-4, atol=1e-5)
 
 

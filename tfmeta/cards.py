@@ -20,6 +20,7 @@ from tfmeta.training import EVALUATION
 CARD = "README.md"
 # What `tfmeta evaluate --recipe` measured, by the name of that recipe.
 OF_ANOTHER = "evaluation_as_{}.json"
+ROW_KEYS = ("paper", "floor", "episodes", "step", "as", "note")
 BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured -->"
 
 
@@ -71,6 +72,8 @@ def zoo(models: Path, link: str) -> str:
         )
     for name in presets.list_presets():
         for row in published[name]:
+            if unknown := row.keys() - ROW_KEYS:
+                raise ValueError(f"{name}: unknown {sorted(unknown)}; a row has {ROW_KEYS}.")
             evaluation = _evaluation_of(models / name, row)
             shown = evaluation["by_inner_step"][row["step"]] if "step" in row else evaluation
             parts = [_setting(evaluation)]
