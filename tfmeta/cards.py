@@ -20,7 +20,7 @@ from tfmeta.training import EVALUATION
 CARD = "README.md"
 # What `tfmeta evaluate --recipe` measured, by the name of that recipe.
 OF_ANOTHER = "evaluation_as_{}.json"
-ROW_KEYS = ("paper", "floor", "episodes", "step", "as", "note")
+ROW_KEYS = ("paper", "floor", "shortfall", "episodes", "step", "as", "note")
 BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured -->"
 
 
@@ -81,13 +81,15 @@ def zoo(models: Path, link: str) -> str:
                 parts.append(f"{row['step']} step")
             if "as" in row:
                 parts.append(f"on {evaluation['data']['name']}")
-            if not (_meets_floor(shown, evaluation["metric"], row) or "note" in row):
+            if _meets_floor(shown, evaluation["metric"], row) == ("shortfall" in row):
                 raise ValueError(
-                    f"{name} was expected to reach {row['floor']} ({_setting(evaluation)}), but "
-                    f"has {_cell(shown, evaluation['metric'])}: say why in the row's `note`."
+                    f"{name} was expected to reach {row.get('floor')} ({_setting(evaluation)}), "
+                    f"and has {_cell(shown, evaluation['metric'])}: a row has a `shortfall`, which "
+                    "says why, if and only if it misses its `floor`."
                 )
             others = [str(row.get(key, "–")) for key in ("paper", "floor")]
-            number, note = _cell(shown, evaluation["metric"]), row.get("note", "")
+            number = _cell(shown, evaluation["metric"])
+            note = "; ".join(str(row[key]) for key in ("note", "shortfall") if key in row)
             link_to_card = f"[`{name}`]({link}/{name})"
             rows.append([link_to_card, ", ".join(parts), number, *others, note])
     head = ["preset", "test", "accuracy in %, or MSE", "paper", "floor", "note"]

@@ -163,6 +163,17 @@ def test_a_convolution_of_pairs_is_the_sum_of_its_parts():
     np.testing.assert_allclose(convolve(pairs.joined(), kernel), expected, rtol=1e-12)
     np.testing.assert_allclose(pairs.convolved(kernel, convolve), expected, atol=1e-12)
 
+    @tf.function(input_signature=2 * [tf.TensorSpec([None, None, None, 2], tf.float64)])
+    def of_any_size(classes, examples):
+        pairs = functional.Pairs(classes, examples)
+        joined, convolved = pairs.joined(), pairs.convolved(kernel, convolve)
+        # What a layer must know to be built.
+        assert (joined.shape[-1], convolved.shape[-1]) == (4, 6)
+        return convolve(joined, kernel), convolved
+
+    for outputs in of_any_size(*pairs):
+        np.testing.assert_allclose(outputs, expected, atol=1e-12)
+
 
 @pytest.mark.parametrize(("mode", "n_calls"), [("transductive", 1), ("support", 2)])
 def test_pairs_meet_their_first_convolution_in_parts(mode, n_calls, monkeypatch):

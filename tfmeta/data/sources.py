@@ -201,7 +201,7 @@ def _listed_images(table: Path) -> dict[str, list[str]]:
     """From the classes that a CSV file lists to their images."""
     try:
         # Excel puts a byte order mark in front.
-        text = table.read_text(encoding="utf-8-sig")
+        text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(
             f"{table} must be text in UTF-8: {error}. Save it again as that."

@@ -43,9 +43,8 @@ class Pairs(NamedTuple):
 
     def joined(self) -> tf.Tensor:
         """`[N·M, *x, 2·channels]`, the class's channels before the example's."""
-        shape = [tf.shape(self.examples)[0], tf.shape(self.classes)[0], *self.examples.shape[1:]]
-        classes = tf.broadcast_to(self.classes[None], shape)
-        examples = tf.broadcast_to(self.examples[:, None], shape)
+        classes = tf.repeat(self.classes[None], tf.shape(self.examples)[0], axis=0)
+        examples = tf.repeat(self.examples[:, None], tf.shape(self.classes)[0], axis=1)
         return _by_pair(tf.concat([classes, examples], axis=-1))
 
     def convolved(self, kernel: tf.Tensor, convolve: Callable[..., tf.Tensor]) -> tf.Tensor:
@@ -57,7 +56,7 @@ class Pairs(NamedTuple):
 
 def _by_pair(x: tf.Tensor) -> tf.Tensor:
     """`[N·M, *x]` from `[N, M, *x]`."""
-    return tf.reshape(x, [-1, *x.shape[2:]])
+    return tf.reshape(x, tf.concat([[-1], tf.shape(x)[2:]], axis=0))
 
 
 def check_batch_norm(batch_norm: Any) -> None:
