@@ -569,6 +569,8 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
         folder = request.getfixturevalue(f"{card['data']['name']}_dir")
         # Of all episodes, which take minutes, the first ones.
         options += ["--data-dir", folder, "--n-episodes", 40]
+        if "by_inner_step" in card:
+            options += ["--inner-steps", 1]  # Ten of them take a minute to trace.
     code, _, err = tfmeta("evaluate", name, *options)
     assert code == 0, err
     again = json.loads((tmp_path / "evaluation.json").read_text())
@@ -578,16 +580,17 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
         assert setting["episodes"] == published["episodes"]
         assert setting["batch_norm"] == published["batch_norm"]
         of_all = setting["n_episodes"] == published["n_episodes"]
+        by_step, of_card = (each.get("by_inner_step", []) for each in (setting, published))
+        assert len(by_step) == (len(of_card) if of_all else min(len(of_card), 2))
         for one, other in zip(
-            [setting, *setting.get("by_inner_step", [])],
-            [published, *published.get("by_inner_step", [])],
-            strict=True,
+            [setting, *by_step], [published, *of_card[: len(by_step)]], strict=True
         ):
             # A few episodes may all be alike, or have the worst one among them.
             wider = (published["n_episodes"] / setting["n_episodes"]) ** 0.5
             of_few = 1.5 * max(one["ci95"], wider * other["ci95"])
             within = other["ci95"] / 10 if of_all else of_few
-            assert abs(one["mean"] - other["mean"]) < within
+            # Where all episodes are alike, the interval is rounding, too.
+            assert abs(one["mean"] - other["mean"]) < within + 1e-9
 
 
 def test_further_settings_are_measured(tfmeta, tmp_path):
