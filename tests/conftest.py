@@ -26,11 +26,17 @@ def omniglot_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def glyphs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of TensorFlow Datasets with the glyphs, made once for all tests."""
+    """A directory of TensorFlow Datasets with the glyphs, drawn once for all tests."""
+    from filelock import FileLock
+
     from tfmeta.data.glyphs import Glyphs
 
-    folder = tmp_path_factory.mktemp("tfds")
-    Glyphs(data_dir=folder).download_and_prepare()
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "glyphs"
+    with FileLock(shared / "glyphs.lock"):
+        Glyphs(data_dir=folder).download_and_prepare()
     return folder
 
 

@@ -32,7 +32,7 @@ __all__ = ["CHECKS", "Case", "checks", "run"]
 # Adam divides by the gradient's size and so turns rounding into whole steps.
 RTOL, ATOL = 1e-4, 1e-5
 LEARNING_RATE = 0.1
-N_TASKS = 3
+N_TASKS = 2
 SUPPORT_PADDING, QUERY_PADDING = 3, 2
 TRAINING_TASKS, TEST_TASKS = 8, 200
 ERROR_PROBABILITY = 1e-6
