@@ -595,6 +595,9 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
             # Where all episodes are alike, the interval is rounding, too.
             assert abs(one["mean"] - other["mean"]) < within + 1e-9
         assert f"{setting['mean']:.4f} ± {setting['ci95']:.4f}" in out
+    recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
+    for setting in recipe["evaluation"].get("also", []):
+        assert "\n" + ", ".join(f"{key} {value}" for key, value in setting.items()) + ":\n" in out
 
 
 def test_a_learner_is_tested_as_another_recipe_says(waves, tfmeta, tmp_path):

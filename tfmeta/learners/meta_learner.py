@@ -160,7 +160,7 @@ class MetaLearner(keras.Model):
         self._see(inputs["query_x"].shape[2:])
         n_tasks = tf.shape(inputs["query_x"])[0]
         predictions, updates = tf.map_fn(
-            # As Keras's own functions run layers; conversion takes a third of an eager call.
+            # As Keras runs layers: without AutoGraph, whose conversion slows every eager call.
             tf.autograph.experimental.do_not_convert(
                 lambda elements: self._run_task(elements[0], elements[1], training)
             ),
