@@ -164,6 +164,17 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     assert "1.77 percentage points" in text
 
 
+def test_a_card_shows_the_learner_s_own_steps_where_more_than_were_measured_one_by_one(folder):
+    assert "| 50 |" not in measured(folder)
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    evaluation["inner_steps"] = 2
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    assert measured(folder).count("\n| 2 |") == 1
+    evaluation["inner_steps"] = 50
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    assert "| 50 | 98.77 ± 0.12 | 50.00 ± 0.12 |" in measured(folder)
+
+
 def test_what_was_tested_as_another_preset_says_so(folder):
     other = result(
         0.8,

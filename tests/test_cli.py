@@ -197,6 +197,7 @@ def test_evaluating_takes_episodes_steps_split_and_seed(
         result = json.loads(path.read_text())
         assert (result["n_episodes"], result["split"], result["seed"]) == (40, split, seed)
         assert len(result["by_inner_step"]) == 4
+        assert result["inner_steps"] == DIGITS["learner"]["test_inner_steps"]
         results.append(result["by_inner_step"])
     assert all(a != b for i, a in enumerate(results) for b in results[:i])
 
@@ -652,7 +653,7 @@ def test_a_learner_is_tested_as_one_of_another_kind_is(digits, tfmeta, tmp_path)
     )
     assert code == 0, err
     result = json.loads(output.read_text())
-    assert "by_inner_step" not in result
+    assert not {"inner_steps", "by_inner_step"} & result.keys()
     assert [s["episodes"]["n_way"] for s in [result, *result["also"]]] == [2, 4]
     assert (result["as"], result["trained_on"]) == ("digits", {"name": "digits"})
     check_error(tfmeta("evaluate", run, "--inner-steps", 1), "has no inner steps")

@@ -218,7 +218,10 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _table(settings: Sequence[Mapping[str, Any]]) -> list[str]:
-    """One row per setting; or, where inner steps were measured, one per number of them."""
+    """One row per setting; or, where inner steps were measured, one per number of them.
+
+    The learner's own number of steps, which the mean is of, has a row in any case.
+    """
     if not any("by_inner_step" in setting for setting in settings):
         rows = [(_setting(setting), _cell(setting, setting["metric"])) for setting in settings]
         return _rows(["setting", _unit(settings[0]["metric"])], rows)
@@ -230,6 +233,9 @@ def _table(settings: Sequence[Mapping[str, Any]]) -> list[str]:
             by_step = setting.get("by_inner_step", [])
             row.append(_cell(by_step[step], setting["metric"]) if step < len(by_step) else "")
         cells.append(row)
+    own = settings[0].get("inner_steps", 0)
+    if own >= n_steps:
+        cells.append([str(own), *(_cell(setting, setting["metric"]) for setting in settings)])
     return _rows(["inner steps", *(_setting(setting) for setting in settings)], cells)
 
 

@@ -282,6 +282,8 @@ def summarized(
         "seed": seed,
         "weights_sha256": weights_sha256(learner),
     }
+    if hasattr(learner, "test_inner_steps"):
+        summary["inner_steps"] = learner.test_inner_steps
     if of_all[1:]:
         summary["also"] = of_all[1:]
     return summary
