@@ -173,6 +173,7 @@ for name in tfmeta.list_presets():
         check=False,
     )
     assert output.returncode == 0, output.stderr
+    assert files_in(site / "tfmeta" / "saved_models") == files_in(presets.ZOO)
     there = dict(line.split() for line in output.stdout.splitlines())
     assert list(there) == tfmeta.list_presets()
     for name, predictions in there.items():
@@ -182,6 +183,14 @@ for name in tfmeta.list_presets():
             rtol=1e-4,
             atol=1e-5,
         )
+
+
+def files_in(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_the_zoo_is_small():
+    assert sum(p.stat().st_size for p in presets.ZOO.rglob("*") if p.is_file()) < 40 * 2**20
 
 
 @pytest.mark.parametrize("name", presets.list_presets())
@@ -260,6 +269,7 @@ def test_an_altered_or_truncated_file_is_refused(saved):
         ("[]", "must say which format"),
         ('{"model": "bert"}', "must say which format"),
         ('{"format": "1"}', "must say which format"),
+        ('{"format": true}', "must say which format"),
         ('{"format": 2, "tfmeta": "9.0"}', "from tfmeta 9.0; .* upgrade"),
         ('{"format": 1, "sha256": "0"}', "must have the keys"),
     ],
@@ -269,6 +279,13 @@ def test_a_foreign_description_is_refused(content, message, saved):
         content if isinstance(content, bytes) else content.encode()
     )
     with pytest.raises(ValueError, match=message):
+        tfmeta.from_preset(saved)
+
+
+@pytest.mark.parametrize("shape", ["28", [28, "28"], [28, -1], [True]])
+def test_a_wrong_example_shape_is_refused(shape, saved):
+    change(saved, example_shape=shape)
+    with pytest.raises(ValueError, match="example_shape must be a list of integers"):
         tfmeta.from_preset(saved)
 
 
@@ -347,6 +364,36 @@ def test_nothing_of_a_hostile_file_is_executed(saved, tmp_path):
         with pytest.raises(ValueError, match="does not load"):
             tfmeta.from_preset(saved)
         assert not victim.exists()
+
+
+class Touch:
+    """Touches a file when it is unpickled."""
+
+    def __init__(self, file):
+        self.file = file
+
+    def __reduce__(self):
+        return Path.touch, (self.file,)
+
+
+def test_no_pickle_is_read(saved, tmp_path):
+    victim = tmp_path / "victim"
+    pickled = np.array([Touch(victim)], dtype=object)
+    np.savez(tmp_path / "weights.npz", __root__=pickled)
+    np.load(tmp_path / "weights.npz", allow_pickle=True)["__root__"]
+    assert victim.exists()
+    victim.unlink()
+    with zipfile.ZipFile(saved / presets.LEARNER) as file:
+        files = {name: file.read(name) for name in file.namelist()}
+    del files["model.weights.h5"]
+    files["model.weights.npz"] = (tmp_path / "weights.npz").read_bytes()
+    with zipfile.ZipFile(saved / presets.LEARNER, "w") as file:
+        for name, data in files.items():
+            file.writestr(name, data)
+    sign(saved)
+    with pytest.raises(ValueError, match="does not load"):
+        tfmeta.from_preset(saved)
+    assert not victim.exists()
 
 
 # === Addresses ===
@@ -447,6 +494,8 @@ def test_processes_that_download_at_once_do_not_disturb_each_other(server):
     for process in running:
         out, err = process.communicate(timeout=200)
         assert out.strip().endswith("2"), err
+    # One for all.
+    assert server.asked == ["/mine/preset.json", "/mine/learner.keras"]
 
 
 def test_other_schemes_are_told(tmp_path):
@@ -478,6 +527,9 @@ def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monk
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     assert tfmeta.from_preset("hf://owner/zoo/mine").inner_steps == 2
+    for address in ("hf://owner", "hf://owner/", "hf:///zoo/mine"):
+        with pytest.raises(ValueError, match="hf://owner/repository or a folder"):
+            tfmeta.from_preset(address)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"pip install .tfmeta\[hf\]"):
         tfmeta.from_preset("hf://owner/zoo/other")

@@ -27,7 +27,7 @@ from tfmeta.data import ImageFormat
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
 from tfmeta.registry import hint
-from tfmeta.serving.publishing import publish, versions
+from tfmeta.serving.publishing import locked, publish, versions
 
 PRESET = "preset.json"
 LEARNER = "learner.keras"
@@ -192,7 +192,8 @@ def read(folder: Path) -> Preset:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ValueError(f"{file} is broken, or no {PRESET} of tfmeta: {error}.") from error
-    if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+    # Not isinstance: True is an int, too.
+    if not isinstance(content, dict) or type(content.get("format")) is not int:
         raise ValueError(f"{file} is no {PRESET} of tfmeta: it must say which format it has.")
     if content["format"] > FORMAT:
         raise ValueError(
@@ -202,6 +203,11 @@ def read(folder: Path) -> Preset:
     expected = {field.name for field in dataclasses.fields(Preset)}
     if content.keys() != expected:
         raise ValueError(f"{file} must have the keys {sorted(expected)}; got {sorted(content)}.")
+    shape = content["example_shape"]
+    if shape is not None and not (
+        isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
+    ):
+        raise ValueError(f"{file}: example_shape must be a list of integers > 0; got {shape!r}.")
     image_format = content["image_format"]
     if image_format is not None:
         try:
@@ -250,11 +256,14 @@ def _downloaded(address: str) -> Path:
         )
     home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
     cache = home / "tfmeta" / hashlib.sha256(f"{scheme}://{rest}".encode()).hexdigest()
-    for version in reversed(versions(cache)):
-        # What was altered here is downloaded again.
-        with contextlib.suppress(ValueError, OSError):
-            if _is_whole(cache / str(version)):
-                return cache / str(version)
+
+    def whole() -> Path | None:
+        for version in reversed(versions(cache)):
+            # What was altered here is downloaded again.
+            with contextlib.suppress(ValueError, OSError):
+                if _is_whole(cache / str(version)):
+                    return cache / str(version)
+        return None
 
     def write(folder: Path) -> None:
         for name in (PRESET, LEARNER):
@@ -271,8 +280,12 @@ def _downloaded(address: str) -> Path:
                 "was altered there, or on the way."
             )
 
-    # Whoever downloads at the same time publishes another version; the one before stays in use.
-    return publish(cache, write, keep=2)
+    folder = whole()
+    if folder is None:
+        # One downloads for all: each further version would push out the one that another reads.
+        with locked(cache / "download"):
+            folder = whole() or publish(cache, write, keep=2)
+    return folder
 
 
 def _is_whole(folder: Path) -> bool:
@@ -294,7 +307,10 @@ def _from_hugging_face(rest: str, name: str, folder: Path) -> None:
         raise ImportError(
             "hf:// needs the package huggingface_hub: pip install 'tfmeta[hf]'."
         ) from error
-    owner, repository, *path = rest.split("/")
+    owner, _, rest = rest.partition("/")
+    repository, *path = rest.split("/")
+    if not (owner and repository):
+        raise ValueError("an address on the Hub is hf://owner/repository or a folder in that.")
     # Its own cache has it, in case it is asked for again.
     file = huggingface_hub.hf_hub_download(f"{owner}/{repository}", "/".join([*path, name]))
     shutil.copy(file, folder / name)
