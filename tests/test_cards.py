@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,7 @@ def folder(tmp_path):
         also=[result(0.5, episodes={"n_shot": 5}, by_inner_step=by_step[:2])],
     )
     (tmp_path / "evaluation.json").write_text(json.dumps(evaluation))
+    shutil.copy(MODELS / "maml_linear" / "recipe.yaml", tmp_path)
     (tmp_path / "README.md").write_text("# A model\n\nBy hand.\n")
     (tmp_path / "learning_curve.png").touch()
     return tmp_path
@@ -111,6 +113,19 @@ def test_the_table_of_the_learners_has_them_all():
     assert sorted(names) == sorted(tfmeta.learners.BY_NAME)
 
 
+def test_cards_quote_their_runs_of_ten_minutes_and_the_papers():
+    published = yaml.safe_load((MODELS / "published.yaml").read_text(encoding="utf-8"))
+    for name, rows in published.items():
+        text = (MODELS / name / cards.CARD).read_text(encoding="utf-8")
+        # Without its line breaks.
+        own = " ".join((text[: text.index(BEGIN)] + text[text.index(END) :]).split())
+        ten_minutes = MODELS / name / "ten_minutes.json"
+        if ten_minutes.exists():
+            number = cards._cell(json.loads(ten_minutes.read_text(encoding="utf-8")), "accuracy")
+            assert f"{number} % (`ten_minutes.json`)" in own
+        assert [row["paper"] for row in rows if str(row.get("paper", "")) not in own] == [], name
+
+
 def test_the_sinusoids_card_says_what_joint_training_gave():
     folder = MODELS / "maml_sinusoid"
     maml, joint = (
@@ -156,6 +171,7 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     assert "| 2 | 40.00 ± 1.00 |  |" in text
     assert "1.5 minutes" in text
     assert "1,234 parameters" in text
+    assert "[recipe.yaml](recipe.yaml), 2,000 iterations of 25 tasks." in text
     assert "![learning curve](learning_curve.png)" in text
     seed = json.loads((folder / "evaluation.json").read_text())
     (folder / "evaluation_seed_1.json").write_text(json.dumps({**seed, "mean": 0.97, "seed": 1}))

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import shlex
 from pathlib import Path
 
 import grpc
@@ -10,8 +11,12 @@ import pytest
 import tensorflow as tf
 from prediction_service import serving
 
+from tfmeta import cli, presets
+from tfmeta.recipes import Recipe
+
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CARDS = sorted((ROOT / "models").glob("*/README.md"))
 
 
 @pytest.fixture
@@ -53,14 +58,18 @@ def test_snippets_run(page, reader_folder, glyphs_dir, monkeypatch, server):
         exec(compile(snippet, page.name, "exec"), names)
 
 
-def test_commands_in_the_readme_exist():
-    from tfmeta.cli import _parser
-
-    shell = "".join(re.findall(r"```sh\n(.*?)```", PAGES[0].read_text(), re.DOTALL))
-    commands = [line.split("#")[0] for line in shell.splitlines() if line.startswith("tfmeta ")]
-    assert len(commands) >= 4
-    for command in commands:
-        _parser().parse_args(command.split()[1:])
-    targets = (ROOT / "Makefile").read_text()
-    for target in re.findall(r"^make (\w+)", shell, re.MULTILINE):
-        assert f"\n{target}:" in targets
+@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_exist_and_what_they_name(page):
+    text = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
+    ours = [s for s in text.replace("\\\n", " ").splitlines() if s.startswith(("tfmeta ", "make "))]
+    for program, *arguments in (shlex.split(line, comments=True) for line in ours):
+        if program == "make":
+            assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
+            continue
+        options = cli._parser().parse_args(arguments)
+        if "recipe" in options and (options.recipe or "").startswith("models/"):
+            Recipe.load(ROOT / options.recipe)
+        if options.command is cli._evaluate and not options.source.startswith("runs/"):
+            assert options.source in presets.list_presets()
+    if page in (PAGES[0], *CARDS):
+        assert ours

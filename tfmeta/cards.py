@@ -15,7 +15,7 @@ import yaml
 from tfmeta import presets
 from tfmeta.files import write_json, write_text
 from tfmeta.recipes import Recipe
-from tfmeta.training import EVALUATION
+from tfmeta.training import EVALUATION, RECIPE
 
 CARD = "README.md"
 # What `tfmeta evaluate --recipe` measured, by the name of that recipe.
@@ -78,7 +78,7 @@ def zoo(models: Path, link: str) -> str:
             shown = evaluation["by_inner_step"][row["step"]] if "step" in row else evaluation
             parts = [_setting(evaluation)]
             if "step" in row:
-                parts.append(f"{row['step']} step")
+                parts.append(f"{row['step']} step{'s' if row['step'] != 1 else ''}")
             if "as" in row:
                 parts.append(f"on {evaluation['data']['name']}")
             if _meets_floor(shown, evaluation["metric"], row) == ("shortfall" in row):
@@ -140,6 +140,11 @@ def measured(folder: Path) -> str:
         "",
         f"- Protocol: {first['protocol']}.",
     ]
+    recipe = Recipe.load(folder)
+    iterations = recipe.training.epochs * recipe.training.steps_per_epoch
+    size = recipe.episodes.get("meta_batch_size")
+    of_tasks = "" if size is None else f" of {size} task{'s' if size != 1 else ''}"
+    lines.append(f"- Recipe: [{RECIPE}]({RECIPE}), {iterations:,} iterations{of_tasks}.")
     if len(evaluations) > 1:
         means = [evaluation["mean"] for evaluation in evaluations]
         of_each = "; ".join(f"{of_one['seed']}: {_number(of_one)}" for of_one in evaluations)
