@@ -564,11 +564,19 @@ def test_presets_are_listed_and_unknown_ones_told(tfmeta):
     check_error(tfmeta("evaluate", "maml_sinusoids"), "did you mean 'maml_sinusoid'?")
 
 
-@pytest.mark.parametrize("name", presets.list_presets())
-def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, request):
-    path = Path(__file__).parents[1] / "models" / name / "evaluation.json"
-    card = json.loads(path.read_text(encoding="utf-8"))
+MODELS = Path(__file__).parents[1] / "models"
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [(path.parent.name, path.name) for path in sorted(MODELS.glob("*/evaluation_as_*.json"))]
+    + [(name, "evaluation.json") for name in presets.list_presets()],
+)
+def test_evaluating_a_preset_gives_what_its_card_says(name, file, tfmeta, tmp_path, request):
+    card = json.loads((MODELS / name / file).read_text(encoding="utf-8"))
     options: list[Any] = ["--output", tmp_path / "evaluation.json"]
+    if "as" in card:
+        options += ["--recipe", card["as"]]
     if card["metric"] == "accuracy":
         folder = request.getfixturevalue(f"{card['data']['name']}_dir")
         # Of all episodes, which take minutes, the first ones.
@@ -596,7 +604,8 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, tfmeta, tmp_path, re
             # Where all episodes are alike, the interval is rounding, too.
             assert abs(one["mean"] - other["mean"]) < within + 1e-9
         assert f"{setting['mean']:.4f} ± {setting['ci95']:.4f}" in out
-    recipe = yaml.safe_load((path.parent / "recipe.yaml").read_text(encoding="utf-8"))
+    path = MODELS / card.get("as", name) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for setting in recipe["evaluation"].get("also", []):
         assert "\n" + ", ".join(f"{key} {value}" for key, value in setting.items()) + ":\n" in out
 

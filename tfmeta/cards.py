@@ -200,8 +200,8 @@ def _take_over(folder: Path, runs: Sequence[Path]) -> None:
         evaluation = _read(run / EVALUATION)
         write_json(folder / f"evaluation_seed_{evaluation['seed']}.json", evaluation)
     for path in _pictures(runs[0]):
-        # It shows examples of the data, which are not ours to spread.
-        if path.name != "episodes.png":
+        # It shows examples of the data, which may not be ours to spread: who put it there, knows.
+        if path.name != "episodes.png" or (folder / path.name).exists():
             shutil.copy(path, folder / path.name)
 
 
