@@ -193,7 +193,11 @@ def test_the_zoo_is_small():
     assert sum(p.stat().st_size for p in presets.ZOO.rglob("*") if p.is_file()) < 40 * 2**20
 
 
-@pytest.mark.parametrize("name", presets.list_presets())
+# Its 50 inner steps are unrolled, which takes 30 MB: more than all others together.
+WITHOUT_SERVABLE = ["reptile_omniglot_5w1s"]
+
+
+@pytest.mark.parametrize("name", sorted({*presets.list_presets()} - {*WITHOUT_SERVABLE}))
 def test_the_servable_of_a_preset_answers_as_the_preset(name):
     learner = tfmeta.from_preset(name)
     expected = adapted_and_predicted(learner)
