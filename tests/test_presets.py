@@ -193,11 +193,7 @@ def test_the_zoo_is_small():
     assert sum(p.stat().st_size for p in presets.ZOO.rglob("*") if p.is_file()) < 40 * 2**20
 
 
-# Its 50 inner steps are unrolled, which takes 30 MB, and the zoo may have 40 MiB.
-WITHOUT_SERVABLE = ["reptile_omniglot_5w1s"]
-
-
-@pytest.mark.parametrize("name", sorted({*presets.list_presets()} - {*WITHOUT_SERVABLE}))
+@pytest.mark.parametrize("name", presets.list_presets())
 def test_the_servable_of_a_preset_answers_as_the_preset(name):
     learner = tfmeta.from_preset(name)
     expected = adapted_and_predicted(learner)

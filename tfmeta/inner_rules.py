@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import keras
 import tensorflow as tf
@@ -11,6 +11,8 @@ import tensorflow as tf
 from tfmeta.registry import find
 
 Tensors = list[tf.Tensor]
+# A number where inner steps are unrolled, a scalar int32 tensor where they are a loop of the graph.
+Step: TypeAlias = int | tf.Tensor
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -55,7 +57,7 @@ class InnerRule(keras.layers.Layer):
         return ()
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         """One inner step. Pure: differentiable by everything that it gets and by its variables.
 
@@ -64,7 +66,8 @@ class InnerRule(keras.layers.Layer):
             gradients: Of the support set's loss by these values.
             loss: Scalar, that loss.
             memory: What `start` or the last step returned.
-            step: Number of the step, from 0.
+            step: Number of the step, from 0: an integer, or (in `tfmeta.Reptile`) a scalar int32
+                tensor.
 
         Returns:
             The new values, and the memory.
@@ -77,7 +80,7 @@ class SGD(InnerRule):
     """Gradient descent with a fixed step size: θ' = θ − α g. Nothing is learned about it."""
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         # The gradient of a subtraction has a negation, one more pass over all weights.
         factor = -self.inner_learning_rate
@@ -118,7 +121,7 @@ class Momentum(InnerRule):
         return [tf.zeros_like(w) for w in weights]
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         momentum, rate = self.momentum.value, self.learning_rate.value
         memory = [momentum * v + g for v, g in zip(memory, gradients, strict=True)]
@@ -153,7 +156,7 @@ class PerParameter(InnerRule):
         ]
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         triples = zip(weights, self.learning_rates, gradients, strict=True)
         return [w - rate.value * g for w, rate, g in triples], memory
@@ -186,7 +189,7 @@ class PerLayerPerStep(InnerRule):
         ]
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         triples = zip(weights, self.learning_rates, gradients, strict=True)
         return [w - rate.value[step] * g for w, rate, g in triples], memory
@@ -216,7 +219,7 @@ class Adam(InnerRule):
         return {"first": zeros, "second": zeros}
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         def decayed(averages: Tensors, values: Tensors, beta: float) -> Tensors:
             pairs = zip(averages, values, strict=True)
@@ -224,7 +227,8 @@ class Adam(InnerRule):
 
         first = decayed(memory["first"], gradients, self.beta_1)
         second = decayed(memory["second"], [tf.square(g) for g in gradients], self.beta_2)
-        first_scale, second_scale = (1 - beta ** (step + 1) for beta in (self.beta_1, self.beta_2))
+        count = tf.cast(step + 1, weights[0].dtype)
+        first_scale, second_scale = (1 - beta**count for beta in (self.beta_1, self.beta_2))
         rate = self.inner_learning_rate / first_scale
         weights = [
             w - rate * m / (tf.sqrt(v / second_scale) + self.epsilon)

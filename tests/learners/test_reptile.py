@@ -88,6 +88,18 @@ def test_training_takes_its_own_number_of_steps():
     np.testing.assert_allclose(learner.adapt(x, y).get_weights()[0], expected, rtol=1e-10)
 
 
+def test_the_graph_does_not_grow_with_the_inner_steps():
+    inputs, _ = linear_tasks()
+    support = inputs["support_x"][0].astype("float32"), inputs["support_y"][0].astype("float32")
+
+    def n_nodes(steps):
+        adapt_task = tf.function(learner_of(steps=steps, inner_rule="adam").adapt_task)
+        graph = adapt_task.get_concrete_function(*support).graph.as_graph_def()
+        return len(graph.node) + sum(len(f.node_def) for f in graph.library.function)
+
+    assert n_nodes(50) == n_nodes(2)
+
+
 @pytest.mark.usefixtures("float64")
 def test_the_loss_reported_is_that_of_the_queries_before_the_update():
     learner = learner_of()

@@ -425,7 +425,7 @@ def mean_loss(
 
 
 def support_batch(
-    x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int, size: int | None
+    x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int | tf.Tensor, size: int | None
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
     """The mini-batch of an inner step, from a fixed pseudo-random order of the support set.
 

@@ -241,37 +241,55 @@ class MAML(MetaLearner):
         training: bool,
         first_order: bool,
     ) -> Iterator[State]:
-        """Yields the state after 0, 1, …, `steps` steps θ' = θ − α ∇L(θ'; support)."""
+        """Yields the state after 0, 1, …, `steps` steps."""
+        state, memory = self._start()
+        yield state
+        for step in range(steps):
+            state, memory = self._step(
+                state, memory, support_x, support_y, support_mask, step, training, first_order
+            )
+            yield state
+
+    def _start(self) -> tuple[State, Any]:
+        """The state before the first step, and the inner rule's memory."""
         weights, adapts = self._weights()
         state = {
             "trainable": [tf.convert_to_tensor(w) for w in weights],
             "non_trainable": values_of(self.network)[1],
         }
+        return state, self.inner_rule.start(list(itertools.compress(state["trainable"], adapts)))
+
+    def _step(
+        self,
+        state: State,
+        memory: Any,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        step: int | tf.Tensor,
+        training: bool,
+        first_order: bool,
+    ) -> tuple[State, Any]:
+        """One inner step, θ' = θ − α ∇L(θ; support): the new state and memory."""
+        _, adapts = self._weights()
         fast = list(itertools.compress(state["trainable"], adapts))
-        memory = self.inner_rule.start(fast)
-        yield state
-        for step in range(steps):
-            x, y, mask = support_batch(
-                support_x, support_y, support_mask, step, self.inner_batch_size
+        x, y, mask = support_batch(support_x, support_y, support_mask, step, self.inner_batch_size)
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(fast)
+            predictions, non_trainable = self._forward(
+                state, x, self._inner_normalization(training), mask, training
             )
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(fast)
-                predictions, non_trainable = self._forward(
-                    state, x, self._inner_normalization(training), mask, training
-                )
-                loss = self._support_loss(y, predictions, mask)
-            gradients = tape.gradient(loss, fast, unconnected_gradients="zero")
-            if first_order:
-                gradients = [tf.stop_gradient(g) for g in gradients]
-                loss = tf.stop_gradient(loss)
-            fast, memory = self.inner_rule.update(fast, gradients, loss, memory, step)
-            new = iter(fast)
-            trainable = [
-                next(new) if adapt else w
-                for w, adapt in zip(state["trainable"], adapts, strict=True)
-            ]
-            state = {"trainable": trainable, "non_trainable": non_trainable}
-            yield state
+            loss = self._support_loss(y, predictions, mask)
+        gradients = tape.gradient(loss, fast, unconnected_gradients="zero")
+        if first_order:
+            gradients = [tf.stop_gradient(g) for g in gradients]
+            loss = tf.stop_gradient(loss)
+        fast, memory = self.inner_rule.update(fast, gradients, loss, memory, step)
+        new = iter(fast)
+        trainable = [
+            next(new) if adapt else w for w, adapt in zip(state["trainable"], adapts, strict=True)
+        ]
+        return {"trainable": trainable, "non_trainable": non_trainable}, memory
 
     # What relatives of MAML do otherwise.
 

@@ -93,6 +93,29 @@ class Reptile(MAML):
         weights = self.network.trainable_variables
         return weights, [True for _ in weights]
 
+    def adapt_task(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> State:
+        """Takes the inner steps: the task's weights. See `MetaLearner.adapt_task`.
+
+        They are a loop of the graph: no gradient goes through them, and the dozens of steps that
+        the paper tests with would take longer to trace, and tens of megabytes in a servable.
+        """
+        steps = self.inner_steps if training else self.test_inner_steps
+        support = support_x, support_y, support_mask
+
+        def next_step(step: tf.Tensor, state: State, memory: Any) -> tuple[tf.Tensor, State, Any]:
+            return step + 1, *self._step(state, memory, *support, step, training, self.first_order)
+
+        _, state, _ = tf.while_loop(
+            lambda step, *_: step < steps, next_step, (tf.constant(0), *self._start())
+        )
+        return self._with_statistics(state, support_x, support_mask, training)
+
     def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:
         """`[T]`: all tasks count alike, whatever the loss that is only reported."""
         return tf.fill([n_tasks], 1 / tf.cast(n_tasks, keras.backend.floatx()))
