@@ -5,11 +5,13 @@ import http.server
 import json
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 import threading
 import zipfile
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -404,11 +406,11 @@ def test_no_pickle_is_read(saved, tmp_path):
 
 
 class Server:
-    """Serves a folder by https; tells what was asked for, and breaks off where told to."""
+    """Serves a folder by https; tells what was asked for, and breaks off where `cut` is set."""
 
     def __init__(self, folder: Path, context: ssl.SSLContext) -> None:
         self.asked: list[str] = []
-        self.cut = False
+        self.cut: Callable[[], None] | None = None  # Called in the middle of the weights.
         outer = self
 
         class Handler(http.server.SimpleHTTPRequestHandler):
@@ -419,6 +421,7 @@ class Server:
             def copyfile(self, source, outputfile):
                 if outer.cut and self.path.endswith(".keras"):
                     outputfile.write(source.read(1000))
+                    outer.cut()
                 else:
                     super().copyfile(source, outputfile)
 
@@ -447,7 +450,8 @@ def server(saved, tmp_path, monkeypatch):
 
 
 def cached(tmp_path):
-    return sorted(p for p in (tmp_path / "home").rglob("*") if p.is_file() and p.name != ".lock")
+    files = (tmp_path / "home" / "tfmeta").rglob("*")
+    return sorted(path for path in files if path.is_file() and path.name != ".lock")
 
 
 def test_an_address_is_downloaded_once(server, saved, tmp_path):
@@ -469,17 +473,32 @@ def test_a_cached_file_that_was_altered_is_downloaded_again(server, tmp_path):
 
 
 def test_a_broken_download_leaves_nothing(server, saved, tmp_path):
-    server.cut = True
+    server.cut = lambda: None
     with pytest.raises(ValueError, match=r"could not be downloaded|SHA-256"):
         tfmeta.from_preset(f"{server.address}/mine")
     assert cached(tmp_path) == []
-    server.cut = False
+    server.cut = None
     with pytest.raises(ValueError, match=r"could not be downloaded.*404"):
         tfmeta.from_preset(f"{server.address}/other")
     (saved / presets.LEARNER).write_bytes(b"altered")
     with pytest.raises(ValueError, match="SHA-256"):
         tfmeta.from_preset(f"{server.address}/mine")
     assert cached(tmp_path) == []
+
+
+def test_after_a_download_was_killed_the_next_one_works(server, saved, tmp_path):
+    code = f"import tfmeta; tfmeta.from_preset('{server.address}/mine')"
+    process = subprocess.Popen([sys.executable, "-c", code])
+    server.cut = process.kill
+    assert process.wait(timeout=200) == -signal.SIGKILL
+    assert server.asked == ["/mine/preset.json", "/mine/learner.keras"]
+    server.cut = None
+    expected = predictions(tfmeta.from_preset(saved))
+    np.testing.assert_array_equal(
+        predictions(tfmeta.from_preset(f"{server.address}/mine")), expected
+    )
+    # Nothing of the first one is left.
+    assert [path.name for path in cached(tmp_path)] == [presets.LEARNER, presets.PRESET]
 
 
 def test_an_unknown_certificate_is_refused(server, monkeypatch):
