@@ -574,8 +574,17 @@ MODELS = Path(__file__).parents[1] / "models"
 )
 def test_evaluating_a_preset_gives_what_its_card_says(name, file, tfmeta, tmp_path, request):
     card = json.loads((MODELS / name / file).read_text(encoding="utf-8"))
+    path = MODELS / card.get("as", name) / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    settings = [card, *card.get("also", [])]
     options: list[Any] = ["--output", tmp_path / "evaluation.json"]
-    if "as" in card:
+    if len(settings) > 6:
+        # They take minutes: of the further ones each second, which has all modes, ways and shots.
+        recipe["evaluation"]["also"] = recipe["evaluation"]["also"][::2]
+        settings[1:] = settings[1::2]
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe), encoding="utf-8")
+        options += ["--recipe", tmp_path / "recipe.yaml"]
+    elif "as" in card:
         options += ["--recipe", card["as"]]
     if card["metric"] == "accuracy":
         folder = request.getfixturevalue(f"{card['data']['name']}_dir")
@@ -586,9 +595,7 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, file, tfmeta, tmp_pa
     code, out, err = tfmeta("evaluate", name, *options)
     assert code == 0, err
     again = json.loads((tmp_path / "evaluation.json").read_text())
-    for setting, published in zip(
-        [again, *again.get("also", [])], [card, *card.get("also", [])], strict=True
-    ):
+    for setting, published in zip([again, *again.get("also", [])], settings, strict=True):
         assert setting["episodes"] == published["episodes"]
         assert setting["batch_norm"] == published["batch_norm"]
         of_all = setting["n_episodes"] == published["n_episodes"]
@@ -604,8 +611,6 @@ def test_evaluating_a_preset_gives_what_its_card_says(name, file, tfmeta, tmp_pa
             # Where all episodes are alike, the interval is rounding, too.
             assert abs(one["mean"] - other["mean"]) < within + 1e-9
         assert f"{setting['mean']:.4f} ± {setting['ci95']:.4f}" in out
-    path = MODELS / card.get("as", name) / "recipe.yaml"
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
     for setting in recipe["evaluation"].get("also", []):
         assert "\n" + ", ".join(f"{key} {value}" for key, value in setting.items()) + ":\n" in out
 

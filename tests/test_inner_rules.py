@@ -195,6 +195,14 @@ def test_adam_descends_through_the_inner_loop():
     np.testing.assert_allclose(learner.adapt(x, y).get_weights()[0], w, rtol=1e-10)
 
 
+def test_adam_takes_its_first_step_in_bfloat16_too():
+    rule = Adam()
+    rule.make([], 0.1, 1)
+    weights, gradients = ([tf.constant(x, "bfloat16")] for x in ([1.0, 2.0], [0.5, 0.0]))
+    (after,), _ = rule.update(weights, gradients, None, rule.start(weights), 0)
+    np.testing.assert_allclose(after.numpy().astype("float32"), [0.9, 2.0], rtol=2**-8)
+
+
 # === More steps than there are rates for ===
 
 TOO_MANY = "PerLayerPerStep is defined for up to 2 inner steps, those of meta-training; got 3"

@@ -141,7 +141,8 @@ def test_an_installed_wheel_has_the_presets(tmp_path):
     root = Path(__file__).parent.parent
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     # A copy: building writes into the source.
-    shutil.copytree(root / "tfmeta", tmp_path / "source" / "tfmeta")
+    for name in ("tfmeta", "saved_models"):
+        shutil.copytree(root / name, tmp_path / "source" / name, symlinks=True)
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfmeta_cli.py"):
         shutil.copy(root / name, tmp_path / "source")
     wheel = [*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, tmp_path / "source"]
@@ -225,7 +226,6 @@ def test_the_servable_of_a_preset_answers_as_the_preset(name):
         "../maml_sinusoid",
         "maml_sinusoid/../maml_sinusoid",
         "..",
-        "",
         "/etc/passwd",
     ],
 )
@@ -233,6 +233,18 @@ def test_an_unknown_name_is_told(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="There is no preset"):
         tfmeta.from_preset(name)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "~no_such_user_here/mine"])
+def test_what_can_be_no_folder_is_told(name):
+    with pytest.raises(ValueError, match="is no preset's name, nor a folder"):
+        tfmeta.from_preset(name)
+
+
+def test_no_name_is_told_even_in_a_preset_s_folder(saved, monkeypatch):
+    monkeypatch.chdir(saved)
+    with pytest.raises(ValueError, match="Give a name, a folder or an address"):
+        tfmeta.from_preset("")
 
 
 def test_the_nearest_name_is_told(monkeypatch, saved, tmp_path):
@@ -272,6 +284,8 @@ def test_an_altered_or_truncated_file_is_refused(saved):
         ('{"model": "bert"}', "must say which format"),
         ('{"format": "1"}', "must say which format"),
         ('{"format": true}', "must say which format"),
+        ('{"format": 0}', "must say which format"),
+        pytest.param("[" * 100_000, "is broken, or no preset.json", id="deep"),
         ('{"format": 2, "tfmeta": "9.0"}', "from tfmeta 9.0; .* upgrade"),
         ('{"format": 1, "sha256": "0"}', "must have the keys"),
     ],
@@ -288,6 +302,12 @@ def test_a_foreign_description_is_refused(content, message, saved):
 def test_a_wrong_example_shape_is_refused(shape, saved):
     change(saved, example_shape=shape)
     with pytest.raises(ValueError, match="example_shape must be a list of integers"):
+        tfmeta.from_preset(saved)
+
+
+def test_a_recipe_that_is_none_is_refused(saved):
+    change(saved, recipe=["waves"])
+    with pytest.raises(ValueError, match="recipe must be an object or null"):
         tfmeta.from_preset(saved)
 
 

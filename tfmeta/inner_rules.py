@@ -11,7 +11,7 @@ import tensorflow as tf
 from tfmeta.registry import find
 
 Tensors = list[tf.Tensor]
-# A number where inner steps are unrolled, a scalar int32 tensor where they are a loop of the graph.
+# A number where inner steps are unrolled, a scalar int32 tensor where they are a graph's loop.
 Step: TypeAlias = int | tf.Tensor
 
 
@@ -53,7 +53,11 @@ class InnerRule(keras.layers.Layer):
         self.inner_learning_rate = inner_learning_rate
 
     def start(self, weights: Tensors) -> Any:
-        """The rule's memory before a task's first step: any nesting of tensors."""
+        """The rule's memory before a task's first step: any nesting of tensors.
+
+        In `tfmeta.Reptile`, whose inner steps are a loop of the graph, `update` must return the
+        memory in the same nesting, with the same shapes and dtypes.
+        """
         return ()
 
     def update(
@@ -66,8 +70,8 @@ class InnerRule(keras.layers.Layer):
             gradients: Of the support set's loss by these values.
             loss: Scalar, that loss.
             memory: What `start` or the last step returned.
-            step: Number of the step, from 0: an integer, or (in `tfmeta.Reptile`) a scalar int32
-                tensor.
+            step: Number of the step, from 0: an integer, or in the loop of `tfmeta.Reptile` a
+                scalar int32 tensor, by which Python can neither branch nor index a list.
 
         Returns:
             The new values, and the memory.
@@ -227,11 +231,15 @@ class Adam(InnerRule):
 
         first = decayed(memory["first"], gradients, self.beta_1)
         second = decayed(memory["second"], [tf.square(g) for g in gradients], self.beta_2)
-        count = tf.cast(step + 1, weights[0].dtype)
+        # In float64, whatever the weights are: 0.999 is 1 in bfloat16.
+        count = tf.cast(step + 1, tf.float64)
         first_scale, second_scale = (1 - beta**count for beta in (self.beta_1, self.beta_2))
         rate = self.inner_learning_rate / first_scale
         weights = [
-            w - rate * m / (tf.sqrt(v / second_scale) + self.epsilon)
+            w
+            - tf.cast(rate, w.dtype)
+            * m
+            / (tf.sqrt(v / tf.cast(second_scale, v.dtype)) + self.epsilon)
             for w, m, v in zip(weights, first, second, strict=True)
         ]
         return weights, {"first": first, "second": second}

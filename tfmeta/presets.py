@@ -167,13 +167,19 @@ def find(preset: str | os.PathLike[str]) -> Path:
         ValueError: If there is none, or it cannot be downloaded.
     """
     text = os.fspath(preset)
+    if not text:
+        raise ValueError("Which preset? Give a name, a folder or an address; got none.")
     if "://" in text:
         return _downloaded(text)
     names = list_presets()
     if text in names:
         return ZOO / text
-    folder = Path(text).expanduser()
-    if not (folder / PRESET).is_file():
+    try:
+        folder = Path(text).expanduser()
+        is_there = (folder / PRESET).is_file()
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{text!r} is no preset's name, nor a folder: {error}.") from error
+    if not is_there:
         raise ValueError(
             f"There is no preset {text!r}, nor a folder of that path with a {PRESET}; "
             f"{hint(text, names)}"
@@ -190,10 +196,14 @@ def read(folder: Path) -> Preset:
     file = folder / PRESET
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is broken, or no {PRESET} of tfmeta: {error}.") from error
     # Not isinstance: True is an int, too.
-    if not isinstance(content, dict) or type(content.get("format")) is not int:
+    if (
+        not isinstance(content, dict)
+        or type(content.get("format")) is not int
+        or content["format"] < 1
+    ):
         raise ValueError(f"{file} is no {PRESET} of tfmeta: it must say which format it has.")
     if content["format"] > FORMAT:
         raise ValueError(
@@ -208,6 +218,8 @@ def read(folder: Path) -> Preset:
         isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
     ):
         raise ValueError(f"{file}: example_shape must be a list of integers > 0; got {shape!r}.")
+    if not isinstance(content["recipe"], dict | None):
+        raise ValueError(f"{file}: recipe must be an object or null; got {content['recipe']!r}.")
     image_format = content["image_format"]
     if image_format is not None:
         try:

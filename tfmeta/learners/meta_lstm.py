@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.inner_rules import InnerRule, Tensors
+from tfmeta.inner_rules import InnerRule, Step, Tensors
 from tfmeta.learners.functional import BatchNorm, check_model
 from tfmeta.learners.maml import MAML
 
@@ -164,7 +164,7 @@ class LSTMRule(InnerRule):
         return {"lstm": [hidden, hidden], "forget": gate, "input": gate}
 
     def update(
-        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: int
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
         theta, gradient = _column(weights), _column(gradients)
         loss = tf.fill(tf.shape(theta), tf.cast(loss, theta.dtype))

@@ -112,7 +112,10 @@ class Reptile(MAML):
             return step + 1, *self._step(state, memory, *support, step, training, self.first_order)
 
         _, state, _ = tf.while_loop(
-            lambda step, *_: step < steps, next_step, (tf.constant(0), *self._start())
+            lambda step, *_: step < steps,
+            next_step,
+            (tf.constant(0), *self._start()),
+            maximum_iterations=steps,  # XLA wants to know it for a gradient.
         )
         return self._with_statistics(state, support_x, support_mask, training)
 
