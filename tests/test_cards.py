@@ -126,6 +126,45 @@ def test_cards_quote_their_runs_of_ten_minutes_and_the_papers():
         assert [row["paper"] for row in rows if str(row.get("paper", "")) not in own] == [], name
 
 
+# What no JSON here has: papers' other numbers, and those of learners that were not kept.
+QUOTED = {
+    "anil_omniglot_5w1s": {"96.2 ± 0.5"},
+    "maml_digit_pairs": {"86.80 ± 0.85"},
+    "maml_omniglot_5w5s": {"99.44 ± 0.07"},
+    "matching_network_omniglot_5w1s": {"90.31 ± 0.57"},
+    "meta_lstm_omniglot_5w1s": {"43.44 ± 0.77"},
+    "reptile_omniglot_5w1s": {"95.39 ± 0.09", "98.90 ± 0.10"},
+}
+
+
+@pytest.mark.parametrize("folder", MEASURED, ids=[folder.name for folder in MEASURED])
+def test_intervals_in_a_card_s_own_words_are_those_of_an_evaluation_or_a_paper(folder):
+    text = (folder / cards.CARD).read_text(encoding="utf-8")
+    own = text[: text.index(BEGIN)] + text[text.index(END) :]
+    published = yaml.safe_load((MODELS / "published.yaml").read_text(encoding="utf-8"))
+    known = {str(row.get("paper")) for row in published.get(folder.name, [])}
+    known |= QUOTED.get(folder.name, set())
+
+    def add(value, metric):
+        if isinstance(value, list):
+            for each in value:
+                add(each, metric)
+        elif isinstance(value, dict):
+            if "ci95" in value:
+                known.add(cards._cell(value, metric))
+            for each in value.values():
+                add(each, metric)
+
+    # Of its own, of the models that it names, and of the one that all learners are compared with.
+    beside = MODELS / "maml_omniglot_5w1s" / "ten_minutes.json"
+    for path in MODELS.glob("*/*.json"):
+        names_it = re.search(rf"\b{path.parent.name}\b", own)
+        if path.parent == folder or path == beside or names_it:
+            evaluation = json.loads(path.read_text(encoding="utf-8"))
+            add(evaluation, evaluation["metric"])
+    assert set(re.findall(r"[\d.]+ ± [\d.]*\d", own)) <= known
+
+
 def test_the_sinusoids_card_says_what_joint_training_gave():
     folder = MODELS / "maml_sinusoid"
     maml, joint = (
@@ -178,6 +217,18 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     text = measured(folder)
     assert "0: 98.77 ± 0.12 %; 1: 97.00 ± 0.12 %" in text
     assert "1.77 percentage points" in text
+
+
+def test_a_card_says_where_tasks_diverge(folder):
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    second, third = evaluation["by_inner_step"][1:]
+    evaluation["metric"] = evaluation["also"][0]["metric"] = "mse"
+    second["mean"], second["ci95"] = 553085.4, 647103.2
+    third["mean"] = third["ci95"] = None
+    (folder / "evaluation.json").write_text(json.dumps(evaluation))
+    text = measured(folder)
+    assert "| 1 | 5.5e+05 ± 6.5e+05 |" in text
+    assert "| 2 | not finite |" in text
 
 
 def test_a_card_shows_the_learner_s_own_steps_where_more_than_were_measured_one_by_one(folder):

@@ -59,13 +59,40 @@ def test_a_learning_curve_is_drawn(tmp_path: Path, metrics: list[str]) -> None:
 @pytest.mark.parametrize("metric", ["mse", "accuracy"])
 def test_an_adaptation_curve_is_drawn(tmp_path: Path, metric: str) -> None:
     values = np.random.default_rng(0).uniform(0.1, 1, size=(3, 10))
-    plots.adaptation_curve(Evaluation(metric, values[-1], values), tmp_path / "curve.png")
+    summary = Evaluation(metric, values[-1], values).to_dict()
+    plots.adaptation_curve(summary, tmp_path / "curve.png")
     check(tmp_path / "curve.png")
 
 
+def test_an_adaptation_curve_has_a_line_for_each_setting_and_the_learners_own_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = []
+    monkeypatch.setattr(plots, "_write", lambda figure, path: drawn.append(figure))
+    values = np.array([[0.1, 0.3], [0.5, 0.7], [np.inf, 0.8]])
+    summary = {
+        **Evaluation("accuracy", np.array([0.8, 0.9]), values).to_dict(),
+        "episodes": {"n_way": 5, "n_shot": 1},
+        "batch_norm": "support",
+        "inner_steps": 50,
+    }
+    other = {**summary, "episodes": {"n_shot": 5}, "batch_norm": None}
+    plots.adaptation_curve({**summary, "also": [other]}, tmp_path / "curve.png")
+    (axis,) = drawn[0].axes
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
+        "5-way 1-shot, support",
+        "5-shot",
+    ]
+    for container in axis.containers:
+        x, y = container.lines[0].get_data()
+        np.testing.assert_array_equal(x, [0, 1, 50])  # What is not finite is left out.
+        np.testing.assert_allclose(y, [80, 40, 15])
+
+
 def test_an_adaptation_curve_needs_inner_steps(tmp_path: Path) -> None:
+    summary = Evaluation("mse", np.ones(3)).to_dict()
     with pytest.raises(ValueError, match="without inner_steps"):
-        plots.adaptation_curve(Evaluation("mse", np.ones(3)), tmp_path / "curve.png")
+        plots.adaptation_curve(summary, tmp_path / "curve.png")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -12,10 +12,11 @@ from typing import Any
 
 import yaml
 
-from tfmeta import presets
+from tfmeta import plots, presets
+from tfmeta.evaluation import ways_and_shots
 from tfmeta.files import write_json, write_text
 from tfmeta.recipes import Recipe
-from tfmeta.training import EVALUATION, RECIPE
+from tfmeta.training import ADAPTATION_CURVE, EVALUATION, RECIPE
 
 CARD = "README.md"
 # What `tfmeta evaluate --recipe` measured, by the name of that recipe.
@@ -25,7 +26,7 @@ BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured --
 
 
 def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[str]] = ()) -> None:
-    """Writes what was measured into a model's card.
+    """Writes what was measured into a model's card, and draws the adaptation curve anew.
 
     Args:
         folder: The model's folder, with its `README.md`, in which two marks enclose what is written
@@ -42,6 +43,9 @@ def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[
         _take_over(folder, [Path(run) for run in runs])
     if not (folder / EVALUATION).is_file():
         raise ValueError(f"{folder} has no {EVALUATION}: name a run to take it from.")
+    evaluation = _read(folder / EVALUATION)
+    if "by_inner_step" in evaluation:
+        plots.adaptation_curve(evaluation, folder / ADAPTATION_CURVE)
     _replace(folder / CARD, measured(folder))
 
 
@@ -249,13 +253,8 @@ def _rows(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _setting(result: Mapping[str, Any]) -> str:
-    episodes = result["episodes"]
-    parts = [f"{episodes['n_shot']}-shot"]
-    if "n_way" in episodes:
-        parts = [f"{episodes['n_way']}-way {parts[0]}"]
-    if result.get("batch_norm"):
-        parts.append(f"`{result['batch_norm']}`")
-    return ", ".join(parts)
+    mode = f", `{result['batch_norm']}`" if result.get("batch_norm") else ""
+    return ways_and_shots(result["episodes"]) + mode
 
 
 def _in_words(data: Mapping[str, Any]) -> str:
@@ -267,8 +266,13 @@ def _unit(metric: str) -> str:
 
 
 def _cell(result: Mapping[str, Any], metric: str) -> str:
-    factor, digits = (100, 2) if metric == "accuracy" else (1, 4)
-    return f"{factor * result['mean']:.{digits}f} ± {factor * result['ci95']:.{digits}f}"
+    if result["mean"] is None:
+        return "not finite"
+    if metric == "accuracy":
+        return f"{100 * result['mean']:.2f} ± {100 * result['ci95']:.2f}"
+    # Where a few tasks diverge, only the size of a number means anything.
+    form = ".4f" if result["mean"] < 1000 else ".1e"
+    return f"{result['mean']:{form}} ± {result['ci95']:{form}}"
 
 
 def _number(result: Mapping[str, Any]) -> str:

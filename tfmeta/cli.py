@@ -21,7 +21,7 @@ import tensorflow as tf
 from tfmeta import cards, data, plots, presets, serving, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
-from tfmeta.evaluation import Evaluation
+from tfmeta.evaluation import Evaluation, ci95
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.functional import BatchNorm
@@ -391,11 +391,11 @@ def _report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) ->
         if setting:
             print("\n" + ", ".join(f"{name} {value}" for name, value in setting.items()) + ":")
         if result.by_inner_step is not None:
-            for row in result.to_dict()["by_inner_step"]:
-                note = " (before adaptation)" if row["inner_steps"] == 0 else ""
+            for step, values in enumerate(result.by_inner_step):
+                note = " (before adaptation)" if step == 0 else ""
                 print(
-                    f"after {row['inner_steps']:2d} inner steps: {result.metric} "
-                    f"{row['mean']:.4f} ± {row['ci95']:.4f}{note}"
+                    f"after {step:2d} inner steps: {result.metric} "
+                    f"{values.mean():.4f} ± {ci95(values):.4f}{note}"
                 )
         print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -45,19 +46,36 @@ class Evaluation:
         return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain numbers, for JSON."""
+        """As plain numbers, for JSON; None where they are not finite, as of tasks that diverge."""
+
+        def of(values: np.ndarray) -> dict[str, float | None]:
+            with np.errstate(invalid="ignore", over="ignore"):
+                mean, interval = float(np.mean(values)), ci95(values)
+            if not np.isfinite([mean, interval]).all():
+                return {"mean": None, "ci95": None}
+            return {"mean": mean, "ci95": interval}
+
         summary: dict[str, Any] = {
             "metric": self.metric,
-            "mean": self.mean,
-            "ci95": self.ci95,
+            **of(self.values),
             "n_episodes": self.n_episodes,
         }
         if self.by_inner_step is not None:
             summary["by_inner_step"] = [
-                {"inner_steps": step, "mean": float(np.mean(values)), "ci95": ci95(values)}
+                {"inner_steps": step, **of(values)}
                 for step, values in enumerate(self.by_inner_step)
             ]
         return summary
+
+
+def ways_and_shots(episodes: Mapping[str, Any]) -> str:
+    """In words, as in "5-way 1-shot".
+
+    Args:
+        episodes: Has `n_shot`, and `n_way` where there are classes.
+    """
+    n_way = f"{episodes['n_way']}-way " if "n_way" in episodes else ""
+    return f"{n_way}{episodes['n_shot']}-shot"
 
 
 def ci95(values: np.ndarray) -> float:

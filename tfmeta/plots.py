@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 
-from tfmeta.evaluation import Evaluation, ci95
+from tfmeta.evaluation import ways_and_shots
 from tfmeta.files import replacing
 from tfmeta.learners import MetaLearner
 
@@ -38,25 +39,58 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
     _write(figure, path)
 
 
-def adaptation_curve(result: Evaluation, path: Path) -> None:
-    """The metric by inner step, with its 95 % confidence interval.
+def adaptation_curve(evaluation: Mapping[str, Any], path: Path) -> None:
+    """The error by inner step, in each setting, with its 95 % confidence interval.
+
+    A mean that is not finite, or a hundred times that of no steps, is left out: tasks diverge.
 
     Args:
-        result: An evaluation with `by_inner_step`.
+        evaluation: What `Evaluation.to_dict` returned, or what the `evaluation.json` of a run
+            holds, with `by_inner_step`.
         path: Of the PNG to write.
     """
-    if result.by_inner_step is None:
+    settings = [evaluation, *evaluation.get("also", [])]
+    if not all("by_inner_step" in setting for setting in settings):
         raise ValueError("This evaluation was made without inner_steps=.")
+    is_accuracy = evaluation["metric"] == "accuracy"
     figure, (axis,) = _figure(1)
-    steps = range(len(result.by_inner_step))
-    means = [values.mean() for values in result.by_inner_step]
-    intervals = [ci95(values) for values in result.by_inner_step]
-    axis.errorbar(steps, means, intervals, marker="o", capsize=3)
-    axis.set(xlabel="inner steps", ylabel=result.metric, xticks=list(steps))
-    if result.metric == "mse":
-        axis.set_yscale("log")
-    axis.set_title(f"{result.n_episodes} test episodes, 95 % confidence", fontsize=10)
+    for setting in settings:
+        rows = list(setting["by_inner_step"])
+        own = evaluation.get("inner_steps", 0)
+        if own >= len(rows):
+            rows.append({**setting, "inner_steps": own})
+        rows = [
+            row for row in rows if row["mean"] is not None and row["mean"] <= 100 * rows[0]["mean"]
+        ]
+        means = np.array([row["mean"] for row in rows])
+        intervals = np.array([row["ci95"] for row in rows])
+        if is_accuracy:
+            means, intervals = 100 * (1 - means), 100 * intervals
+        axis.errorbar(
+            [row["inner_steps"] for row in rows],
+            means,
+            # A logarithmic axis has no place for what is below zero.
+            np.array([np.minimum(intervals, 0.9 * means), intervals]),
+            label=", ".join(
+                filter(None, [ways_and_shots(setting["episodes"]), setting.get("batch_norm")])
+            )
+            if "episodes" in setting
+            else None,
+            marker="o",
+            markersize=3,
+            capsize=2,
+            linewidth=1,
+        )
+    axis.set(xlabel="inner steps", ylabel="error, %" if is_accuracy else "MSE", yscale="log")
+    axis.yaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.yaxis.set_minor_formatter("{x:g}")
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_title(f"{evaluation['n_episodes']:,} test episodes, 95 % confidence", fontsize=10)
     axis.grid(alpha=0.3)
+    if "episodes" in evaluation:
+        figure.set_size_inches(6.8, 3.6)
+        figure.legend(loc="outside right center", fontsize=8)
     _write(figure, path)
 
 

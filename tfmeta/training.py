@@ -33,6 +33,7 @@ BEST = "best.keras"
 CHECKPOINT = "checkpoint.keras"
 HISTORY = "history.csv"
 EVALUATION = "evaluation.json"
+ADAPTATION_CURVE = "adaptation_curve.png"
 
 # More than an epoch's draws of a seed.
 EPOCH_STRIDE = 1 << 40
@@ -172,9 +173,8 @@ def train(
             **{key: details[key] for key in ("machine", "versions")},
         },
     )
-    result = results[0][1]
-    if result.by_inner_step is not None:
-        plots.adaptation_curve(result, folder / "adaptation_curve.png")
+    if "by_inner_step" in summary:
+        plots.adaptation_curve(summary, folder / ADAPTATION_CURVE)
     example = next(iter(recipe.make_episodes(test_source, "test")))
     if recipe.is_regression:
         plots.regression_fits({recipe.name: learner}, example, folder / "fits.png")
