@@ -59,9 +59,8 @@ def adaptation_curve(evaluation: Mapping[str, Any], path: Path) -> None:
         own = evaluation.get("inner_steps", 0)
         if own >= len(rows):
             rows.append({**setting, "inner_steps": own})
-        rows = [
-            row for row in rows if row["mean"] is not None and row["mean"] <= 100 * rows[0]["mean"]
-        ]
+        most = 100 * (rows[0]["mean"] or np.inf)
+        rows = [row for row in rows if row["mean"] is not None and row["mean"] <= most]
         means = np.array([row["mean"] for row in rows])
         intervals = np.array([row["ci95"] for row in rows])
         if is_accuracy:
