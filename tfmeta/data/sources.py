@@ -49,25 +49,20 @@ def omniglot(
     image_format = ImageFormat(28, 28, channels=1, invert=True)
     builder = _prepared("omniglot", data_dir)
     labels = builder.info.features["label"]
-    background = _read(builder, "train", image_format)
-    evaluation = _read(builder, "test", image_format)
-    x, y = (np.concatenate(arrays) for arrays in zip(background, evaluation, strict=True))
     if protocol == "random1200":
         chosen = split_classes(labels.names, split, (1100, 100))
     else:
-        background_names = {labels.int2str(k) for k in np.unique(background[1])}
-        evaluation_names = {labels.int2str(k) for k in np.unique(evaluation[1])}
-        alphabets = sorted({_alphabet(name) for name in background_names})
+        background, evaluation = (_names_in(builder, part) for part in ("train", "test"))
+        alphabets = sorted({_alphabet(name) for name in background})
         held_out = split_classes(alphabets, "validation", (len(alphabets) - 5, 5))
         chosen = {
-            "train": [n for n in background_names if _alphabet(n) not in held_out],
-            "validation": [n for n in background_names if _alphabet(n) in held_out],
-            "test": list(evaluation_names),
-            "all": list(labels.names),
+            "train": [n for n in background if _alphabet(n) not in held_out],
+            "validation": [n for n in background if _alphabet(n) in held_out],
+            "test": evaluation,
+            "all": labels.names,
         }[split]
     names = list(labels.names)
-    kept = np.isin(y, [labels.str2int(name) for name in chosen])
-    x, y = x[kept], y[kept]
+    x, y = _read(builder, ("train", "test"), chosen, image_format)
     if rotations:
         x = np.concatenate([np.rot90(x, k, axes=(1, 2)) for k in range(4)])
         y = np.concatenate([y + k * len(names) for k in range(4)])
@@ -95,11 +90,10 @@ def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     builder = Glyphs(data_dir=data_dir)
     builder.download_and_prepare()
     image_format = ImageFormat(28, 28, channels=1, invert=True)
-    x, y = _read(builder, "all", image_format)
-    names = list(builder.info.features["label"].names)
-    source = {"name": "glyphs", "split": split}
+    names = builder.info.features["label"].names
     classes = split_classes(names, split, proportional_sizes(len(names), 0.7, 0.1))
-    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
+    source = {"name": "glyphs", "split": split}
+    return _of_classes(builder, ("all",), classes, image_format, source)
 
 
 def digits(split: str = "train") -> ClassDataset:
@@ -239,8 +233,9 @@ def cifar_fs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     """
     check_split(split)
     classes = [name for part in CIFAR_FS if split in (part, "all") for name in CIFAR_FS[part]]
-    whole = tfds_dataset("cifar100", "all", data_dir)
-    return whole.subset(classes, name="cifar_fs", split=split)
+    builder = _prepared("cifar100", data_dir)
+    source = {"name": "cifar_fs", "split": split}
+    return _of_classes(builder, ("test", "train"), classes, ImageFormat(32, 32), source)
 
 
 def tfds_dataset(
@@ -279,8 +274,7 @@ def tfds_dataset(
     if height is None or width is None:
         raise ValueError(f"The images of {name!r} differ in size: give image_size=(height, width).")
     image_format = ImageFormat(height, width, channels or 3)
-    parts = [_read(builder, part, image_format) for part in sorted(builder.info.splits)]
-    x, y = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    x, y = _read(builder, sorted(builder.info.splits), label.names, image_format)
     whole = ClassDataset.from_arrays(
         x, y, label.names, image_format, {"name": name, "split": split}
     )
@@ -391,25 +385,64 @@ def _prepared(name: str, data_dir: Directory) -> Any:
     return builder
 
 
-def _read(builder: Any, split: str, image_format: ImageFormat) -> tuple[np.ndarray, np.ndarray]:
-    """The images of a split, `[N, height, width, channels]` uint8, and their labels `[N]`."""
+def _examples(builder: Any, split: str, **features: Any) -> tf.data.Dataset:
+    """The examples of a split, in their order, with these features; images as they are encoded."""
     import tensorflow_datasets as tfds
 
-    data = builder.as_dataset(
+    undecoded = {"image": tfds.decode.SkipDecoding()} if "image" in features else None
+    data: tf.data.Dataset = builder.as_dataset(
         split=split,
         shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding(
-            {"image": True, "label": True}, decoders={"image": tfds.decode.SkipDecoding()}
-        ),
+        decoders=tfds.decode.PartialDecoding(features, decoders=undecoded),
         read_config=tfds.ReadConfig(interleave_cycle_length=1),
     )
+    return data
+
+
+def _names_in(builder: Any, split: str) -> list[str]:
+    """The names of the classes that a split has examples of, in the order of their labels."""
+    names = builder.info.features["label"].names
+    batches = _examples(builder, split, label=True).batch(1024).as_numpy_iterator()
+    labels = np.concatenate([batch["label"] for batch in batches])
+    return [names[label] for label in np.unique(labels)]
+
+
+def _read(
+    builder: Any, splits: Sequence[str], classes: Sequence[str], image_format: ImageFormat
+) -> tuple[np.ndarray, np.ndarray]:
+    """Images of these classes, `[N, height, width, channels]` uint8, and their labels `[N]`."""
+    chosen = tf.constant(np.isin(builder.info.features["label"].names, classes))
+
+    def is_chosen(example: dict[str, tf.Tensor]) -> tf.Tensor:
+        return chosen[example["label"]]
 
     def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         return image_format.from_bytes(example["image"]), example["label"]
 
-    data = data.map(decode, num_parallel_calls=tf.data.AUTOTUNE).batch(1024)
-    x, y = zip(*data.as_numpy_iterator(), strict=True)
+    batches = [
+        batch
+        for split in splits
+        for batch in _examples(builder, split, image=True, label=True)
+        .filter(is_chosen)  # Before they are decoded, which takes most of the time.
+        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(1024)
+        .as_numpy_iterator()
+    ]
+    x, y = zip(*batches, strict=True)
     return np.concatenate(x), np.concatenate(y)
+
+
+def _of_classes(
+    builder: Any,
+    splits: Sequence[str],
+    classes: Sequence[str],
+    image_format: ImageFormat,
+    source: dict[str, Any],
+) -> ClassDataset:
+    """These classes, in this order, of a data set with an image and a label."""
+    x, y = _read(builder, splits, classes, image_format)
+    names = builder.info.features["label"].names
+    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
 
 
 BY_NAME: dict[str, Callable[..., ClassDataset]] = {
