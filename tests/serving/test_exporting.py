@@ -196,9 +196,10 @@ def test_another_model_than_the_exported_one_does_not_agree(task, tmp_path):
     version = export(task, tmp_path / "task")
     (request, *_) = read_requests(version)
     expected = np.asarray(task(request.inputs["x"]))[:, :3]
-    gate.check_agreement(version, [(request, {"logits": expected})])
+    *_, finding = gate.check(version, expected=[(request, {"logits": expected})])
+    assert finding.what == "agreement with the model"
     with pytest.raises(ServableError, match="model in memory"):
-        gate.check_agreement(version, [(request, {"logits": expected + 0.01})])
+        gate.check(version, expected=[(request, {"logits": expected + 0.01})])
 
 
 @pytest.mark.parametrize(

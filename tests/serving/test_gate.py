@@ -35,16 +35,16 @@ def version(tmp_path_factory):
     [("float32", 5e-6, 3e-4), ("float16", 0.01, 0.03), ("bfloat16", 0.1, 0.3)],
 )
 def test_how_far_answers_may_differ_depends_on_what_the_model_computes_in(
-    version, compute_dtype, allowed, refused, monkeypatch
+    version, compute_dtype, allowed, refused
 ):
-    monkeypatch.setattr(gate, "_compute_dtype", lambda reachable: compute_dtype)
-    request = read_requests(version)[-1]
-    answer = gate.run(gate.load(version), request)["logits"]
+    request, signatures = read_requests(version)[-1], gate.load(version)
+    answer = gate.run(signatures, request)["logits"]
     scale = np.abs(answer).max()
-    gate.check_agreement(version, [(request, {"logits": answer + allowed * scale})])
+    expected = [(request, {"logits": answer + allowed * scale})]
+    gate.check_agreement(signatures, expected, compute_dtype)
     with pytest.raises(ServableError, match="must predict as the model that was exported") as error:
         expected = [(request, {"logits": answer + refused * scale})]
-        gate.check_agreement(version, expected)
+        gate.check_agreement(signatures, expected, compute_dtype)
     assert "depend" not in str(error.value)
 
 

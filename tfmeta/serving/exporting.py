@@ -246,8 +246,7 @@ def _publish(
             archive.add_endpoint(name, signature.function, [dict(signature.inputs)])
         archive.write_out(str(version), verbose=False)
         write_requests(version, folder.name, servable.warmup)
-        gate.check(version, allow_transductive)
-        gate.check_agreement(version, servable.expected)
+        gate.check(version, allow_transductive, servable.expected)
 
     published = publish(folder, write, keep)
     try:

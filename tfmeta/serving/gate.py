@@ -54,12 +54,17 @@ class Finding(NamedTuple):
     result: str
 
 
-def check(folder: str | os.PathLike[str], allow_transductive: bool = False) -> list[Finding]:
+def check(
+    folder: str | os.PathLike[str],
+    allow_transductive: bool = False,
+    expected: Iterable[tuple[Request, Mapping[str, Any]]] | None = None,
+) -> list[Finding]:
     """Checks a servable: its operations, and its answers to the warmup requests.
 
     Args:
         folder: A version's folder, or the servable's, for its newest version.
         allow_transductive: Whether an answer may depend on the other queries in a request.
+        expected: Requests, and what the model in memory answers; None if there is none.
 
     Returns:
         What was checked.
@@ -70,10 +75,12 @@ def check(folder: str | os.PathLike[str], allow_transductive: bool = False) -> l
     """
     folder = _version_in(Path(folder))
     reachable = dict(_reachable(folder))
-    return [
-        check_operations(folder, reachable),
-        *check_answers(folder, not allow_transductive, _compute_dtype(reachable)),
-    ]
+    findings = [check_operations(folder, reachable)]
+    signatures, dtype = load(folder), _compute_dtype(reachable)
+    findings += check_answers(folder, signatures, not allow_transductive, dtype)
+    if expected is not None:
+        findings.append(check_agreement(signatures, expected, dtype))
+    return findings
 
 
 def _version_in(folder: Path) -> Path:
@@ -111,15 +118,17 @@ def check_operations(folder: Path, reachable: Mapping[str, list[Any]]) -> Findin
     return Finding("operations", f"{len(reached)} kinds, none forbidden")
 
 
-def check_answers(folder: Path, independent: bool, compute_dtype: str) -> list[Finding]:
+def check_answers(
+    folder: Path, signatures: Mapping[str, Any], independent: bool, compute_dtype: str
+) -> list[Finding]:
     """Replays the warmup requests: each succeeds, and gets what its own examples say, only.
 
     Args:
         folder: The version's folder.
+        signatures: Those of the servable in it.
         independent: Whether the answer for a query, or a request, must be the same without others.
         compute_dtype: What the model's layers compute in.
     """
-    signatures = load(folder)
     try:
         requests = read_requests(folder)
     except ValueError as error:
@@ -173,15 +182,19 @@ def _check_request(file: Path, signatures: Mapping[str, Any], request: Request) 
         )
 
 
-def check_agreement(folder: Path, expected: Iterable[tuple[Request, Mapping[str, Any]]]) -> Finding:
+def check_agreement(
+    signatures: Mapping[str, Any],
+    expected: Iterable[tuple[Request, Mapping[str, Any]]],
+    compute_dtype: str,
+) -> Finding:
     """Raises a ServableError if an answer is not what the model in memory gives.
 
     Args:
-        folder: The version's folder.
+        signatures: Those of the servable.
         expected: Requests, and what should be among their outputs.
+        compute_dtype: What the model's layers compute in.
     """
-    compute_dtype = _compute_dtype(dict(_reachable(folder)))
-    signatures, largest = load(folder), 0.0
+    largest = 0.0
     for request, outputs in expected:
         answer = run(signatures, request)
         for key, value in outputs.items():
