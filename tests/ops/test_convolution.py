@@ -20,6 +20,8 @@ SETTINGS = [
     ((8, 8), (1, 1), (2, 2), "valid", (1, 1)),
     ((6, 6), (2, 2), (3, 3), "same", (1, 1)),
 ]
+# No tap of the kernel is inside of the image.
+NOTHING_SEEN = ((3, 3), (2, 2), (1, 1), "same", (8, 8))
 
 
 def test_a_picture_by_hand():
@@ -63,7 +65,9 @@ def values_and_derivatives(function, x, kernel):
     return [y, *gradients, *outer.gradient(of_gradients, [x, kernel])]
 
 
-@pytest.mark.parametrize(("size", "kernel_size", "strides", "padding", "dilation"), SETTINGS)
+@pytest.mark.parametrize(
+    ("size", "kernel_size", "strides", "padding", "dilation"), [*SETTINGS, NOTHING_SEEN]
+)
 def test_derivatives_of_both_orders_are_keras_own(size, kernel_size, strides, padding, dilation):
     x = tf.constant(RNG.normal(size=(3, *size, 4)))
     kernel = tf.constant(0.2 * RNG.normal(size=(*kernel_size, 4, 5)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import numbers
 import threading
 from collections.abc import Callable, Iterator
@@ -23,6 +24,10 @@ BatchNorm = Literal["transductive", "support", "running"]
 # Convolutions are computed from patches if these stay in a core's own cache, as they come to be
 # read several times; beyond that, TensorFlow's kernels are faster (docs/performance.md).
 MOST_PATCH_BYTES = 2**20
+
+
+# Batch norm takes a convolution apart, where it is a product of so few columns, for its channels.
+FEW_TAPS = 1 / 2
 
 
 # Threads that predict with models of the same learner share its layers, whose methods are replaced
@@ -52,6 +57,28 @@ class Pairs(NamedTuple):
         of_classes, of_examples = tf.split(tf.convert_to_tensor(kernel), 2, axis=-2)
         examples = convolve(self.examples, of_examples)
         return _by_pair(convolve(self.classes, of_classes) + examples[:, None])
+
+
+class _Convolution(NamedTuple):
+    """The result of a convolution with few taps for its channels, and what it was made from."""
+
+    outputs: tf.Tensor  # kept, for its `id` is the key by which batch norm finds this
+    inputs: tf.Tensor
+    kernel: tf.Tensor
+    options: tuple[Any, ...]
+
+    def normalized(
+        self, layer: keras.layers.BatchNormalization
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """What the layer makes of it by its own statistics, and these."""
+        outputs, mean, variance = ops.normalized_product(
+            ops.patches(self.inputs, self.kernel.shape[:2], *self.options),
+            tf.reshape(self.kernel, [-1, self.kernel.shape[-1]]),
+            None if layer.gamma is None else tf.cast(layer.gamma, self.kernel.dtype),
+            None if layer.beta is None else tf.cast(layer.beta, self.kernel.dtype),
+            layer.epsilon,
+        )
+        return tf.reshape(outputs, self.outputs.shape), mean, variance
 
 
 def _by_pair(x: tf.Tensor) -> tf.Tensor:
@@ -135,12 +162,13 @@ def call_network(
         *zip(network.non_trainable_variables, non_trainable, strict=True),
     ]
     pairs, x = (x, x.joined()) if isinstance(x, Pairs) else (None, x)
+    convolutions: dict[int, _Convolution] = {}
     with (
         _ONE_AT_A_TIME,
         keras.StatelessScope(state_mapping=mapping) as scope,
         _twice_differentiable_moments(),
-        _batch_norm(network, normalization, mask),
-        _fast_convolution(network, x, pairs),
+        _batch_norm(network, normalization, mask, convolutions),
+        _fast_convolution(network, x, pairs, convolutions),
     ):
         outputs = network(x, training=training)
     return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
@@ -257,7 +285,10 @@ def carry_over(network: keras.Model, non_trainable: list[tf.Tensor], batch_norm:
 
 @contextlib.contextmanager
 def _batch_norm(
-    network: keras.Model, normalization: Normalization, mask: tf.Tensor | None
+    network: keras.Model,
+    normalization: Normalization,
+    mask: tf.Tensor | None,
+    convolutions: dict[int, _Convolution],
 ) -> Iterator[None]:
     """While it is open, the network's batch-norm layers do as told, whatever `training` says.
 
@@ -271,23 +302,27 @@ def _batch_norm(
             axis = layer.axis % x.shape.rank
             by_own = normalization != "moving"
             fast = by_own and example_mask is None and axis == x.shape.rank - 1 and only_cpu()
+            convolution = convolutions.get(id(inputs)) if fast else None
             mean, variance = layer.moving_mean, layer.moving_variance
-            if by_own and not (fast and normalization == "batch"):
+            if convolution is not None:
+                outputs, mean, variance = convolution.normalized(layer)
+            elif by_own and not (fast and normalization == "batch"):
                 mean, variance = _moments(x, axis, example_mask)
-                decay = {"batch": 1.0, "update": layer.momentum, "replace": 0.0}[normalization]
+            decay = {"update": layer.momentum, "replace": 0.0}.get(normalization, 1.0)
+            if decay < 1:
                 for average, value in (
                     (layer.moving_mean, mean),
                     (layer.moving_variance, variance),
                 ):
-                    if decay < 1:
-                        average.assign(decay * average + (1 - decay) * value)
-            outputs = (
-                _normalize(layer, x)
-                if fast
-                else keras.ops.batch_normalization(
-                    x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+                    average.assign(decay * average + (1 - decay) * value)
+            if convolution is None:
+                outputs = (
+                    _normalize(layer, x)
+                    if fast
+                    else keras.ops.batch_normalization(
+                        x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+                    )
                 )
-            )
             return tf.cast(outputs, layer.compute_dtype)
 
         return call
@@ -315,10 +350,13 @@ def _normalize(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tenso
 
 
 @contextlib.contextmanager
-def _fast_convolution(network: keras.Model, x: Any, pairs: Pairs | None) -> Iterator[None]:
+def _fast_convolution(
+    network: keras.Model, x: Any, pairs: Pairs | None, convolutions: dict[int, _Convolution]
+) -> Iterator[None]:
     """While it is open, the network's `Conv2D` layers use `ops.conv2d` where that is faster.
 
     If the network's input `x` is that of pairs, a layer computes its convolution from their parts.
+    What batch norm can compute better by itself is put into `convolutions`.
     """
 
     def bind(layer: keras.layers.Conv2D) -> Any:
@@ -326,10 +364,19 @@ def _fast_convolution(network: keras.Model, x: Any, pairs: Pairs | None) -> Iter
             if pairs is not None and inputs is x:
                 return pairs.convolved(kernel, convolution_op)
             options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
+            kernel = tf.convert_to_tensor(kernel)
             # No patches at all: an image too small, about which Keras raises an error.
-            if 0 < ops.patches_size(inputs, layer.kernel_size, *options) <= MOST_PATCH_BYTES:
-                return ops.conv2d(inputs, tf.convert_to_tensor(kernel), *options)
-            return type(layer).convolution_op(layer, inputs, kernel)
+            size = ops.patches_size(inputs, layer.kernel_size, *options)
+            if 0 < size <= MOST_PATCH_BYTES:
+                outputs = ops.conv2d(inputs, kernel, *options)
+            else:
+                outputs = type(layer).convolution_op(layer, inputs, kernel)
+            few = math.prod(kernel.shape[:3]) <= FEW_TAPS * kernel.shape[3]
+            exact = kernel.dtype in (tf.float32, tf.float64)
+            if 0 < size < math.inf and few and exact:
+                made = _Convolution(outputs, inputs, kernel, options)
+                convolutions[id(outputs)] = made
+            return outputs
 
         return convolution_op
 

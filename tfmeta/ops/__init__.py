@@ -1,6 +1,6 @@
 """Operations with cheap second derivatives: what the meta-training step spends its time on."""
 
-from tfmeta.ops.convolution import conv2d, patches_size
-from tfmeta.ops.normalization import normalize
+from tfmeta.ops.convolution import conv2d, patches, patches_size
+from tfmeta.ops.normalization import normalize, normalized_product
 
-__all__ = ["conv2d", "normalize", "patches_size"]
+__all__ = ["conv2d", "normalize", "normalized_product", "patches", "patches_size"]

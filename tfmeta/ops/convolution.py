@@ -38,15 +38,44 @@ def conv2d(
     >>> conv2d(tf.ones([1, 4, 3, 2]), tf.ones([3, 3, 2, 1])).numpy().tolist()
     [[[[18.0]], [[18.0]]]]
     """
+    n, height, width, _ = inputs.shape
+    *kernel_size, channels, filters = kernel.shape
+    sides = zip((height, width), kernel_size, strides, dilation_rate, strict=True)
+    places = [_places(size, taps, stride, padding, by)[0] for size, taps, stride, by in sides]
+    seen = patches(inputs, kernel_size, strides, padding, dilation_rate)
+    outputs = tf.matmul(seen, tf.reshape(kernel, [math.prod(kernel_size) * channels, filters]))
+    return tf.reshape(outputs, [n, *places, filters])
+
+
+def patches(
+    inputs: tf.Tensor,
+    kernel_size: Sequence[int],
+    strides: Sequence[int] = (1, 1),
+    padding: Literal["same", "valid"] = "valid",
+    dilation_rate: Sequence[int] = (1, 1),
+) -> tf.Tensor:
+    """What the kernel of a convolution sees at each of its places; zeros outside of the image.
+
+    Args:
+        inputs: `[N, height, width, channels]`, all static.
+        kernel_size: (rows, columns).
+        strides: As in `conv2d`.
+        padding: As in `conv2d`.
+        dilation_rate: As in `conv2d`.
+
+    Returns:
+        `[N · places, rows · columns · channels]`.
+
+    Example:
+
+    >>> patches(tf.reshape([1, 2, 3, 4, 5, 6], [1, 2, 3, 1]), (2, 2)).numpy().tolist()
+    [[1, 2, 4, 5], [2, 3, 5, 6]]
+    """
     n, height, width, channels = inputs.shape
-    rows, columns, _, filters = kernel.shape
-    taps = _taps((height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
-    patches = _patches(tf.reshape(inputs, [n, height * width, channels]), taps)
-    outputs = tf.matmul(
-        tf.reshape(patches, [-1, rows * columns * channels]),
-        tf.reshape(kernel, [rows * columns * channels, filters]),
-    )
-    return tf.reshape(outputs, [n, *taps.places, filters])
+    rows, columns = kernel_size
+    taps = _taps(n, (height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
+    seen = _patches(tf.reshape(inputs, [n, height * width, channels]), taps)
+    return tf.reshape(seen, [-1, rows * columns * channels])
 
 
 def patches_size(
@@ -79,48 +108,46 @@ def patches_size(
 
 
 class _Taps(NamedTuple):
-    """The pixels that the kernel's taps see, with all pixels of an image in one row."""
+    """Which pixels the kernel's taps see, as rows of all pixels and of all patches of n images.
 
-    places: tuple[int, int]
-    n_pixels: int
-    pixel: np.ndarray  # of each place's each tap; n_pixels for what is outside of the image
-    inside: np.ndarray  # the places' taps that are inside, in the order of their pixels
+    Both are indices `[…, 1]`, where -1 stands for zeros. Made with NumPy: as operations of a graph,
+    they would be a sixth of all that a step traces.
+    """
+
+    seen: np.ndarray  # [n, places · taps]: the pixel, unless it is outside of the image
+    seen_by: np.ndarray  # [times, n, pixels]: the places' taps, as often as any pixel is seen
 
 
 @functools.lru_cache(maxsize=256)
 def _taps(
+    n: int,
     size: tuple[int, int],
     kernel_size: tuple[int, int],
     strides: tuple[int, int],
     padding: str,
     dilation_rate: tuple[int, int],
 ) -> _Taps:
-    (height, width), places, axes = size, [], []
+    (height, width), axes = size, []
     for axis in range(2):
         stride, dilation = strides[axis], dilation_rate[axis]
-        n, before = _places(size[axis], kernel_size[axis], stride, padding, dilation)
-        places.append(n)
+        places, before = _places(size[axis], kernel_size[axis], stride, padding, dilation)
         axes.append(
-            np.arange(n)[:, None] * stride - before + np.arange(kernel_size[axis]) * dilation
+            np.arange(places)[:, None] * stride - before + np.arange(kernel_size[axis]) * dilation
         )
     rows, columns = axes[0][:, None, :, None], axes[1][None, :, None, :]
     inside = (rows >= 0) & (rows < height) & (columns >= 0) & (columns < width)
-    pixel = np.where(inside, rows * width + columns, height * width).reshape(-1)
-    taps = np.flatnonzero(pixel < height * width)
-    taps = taps[np.argsort(pixel[taps], kind="stable")]
-    return _Taps(
-        (places[0], places[1]), height * width, pixel.astype("int32"), taps.astype("int32")
-    )
+    seen = np.where(inside, rows * width + columns, -1).reshape(-1)
+    taps = np.flatnonzero(seen >= 0)
+    taps = taps[np.argsort(seen[taps], kind="stable")]
+    pixels, first, times = np.unique(seen[taps], return_index=True, return_counts=True)
+    seen_by = np.full((times.max(initial=1), height * width), -1)
+    seen_by[np.arange(taps.size) - np.repeat(first, times), np.repeat(pixels, times)] = taps
 
+    def of_all_images(indices: np.ndarray, n_rows: int) -> np.ndarray:
+        images = np.arange(n)[:, None] * n_rows
+        return np.where(indices < 0, -1, images + indices)[..., None].astype("int32")
 
-def _of_all_images(taps: _Taps, n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of n images' patches that are inside, and their pixels in n images, in this order.
-
-    Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
-    """
-    images = np.arange(n, dtype="int32")[:, None]
-    rows = images * taps.pixel.size + taps.inside
-    return rows.reshape(-1), (images * taps.n_pixels + taps.pixel[taps.inside]).reshape(-1)
+    return _Taps(of_all_images(seen, height * width), of_all_images(seen_by[:, None, :], seen.size))
 
 
 def _places(
@@ -136,25 +163,18 @@ def _places(
 
 def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
-    n, _, channels = pixels.shape
+    channels = pixels.shape[-1]
+
+    def rows(x: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
+        return tf.gather_nd(tf.reshape(x, [-1, channels]), indices, bad_indices_policy="IGNORE")
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
-        if taps.inside.size < taps.pixel.size:
-            # A pixel of zeros for what is outside. (TensorFlow's padding is several times slower.)
-            pixels = tf.concat([pixels, tf.zeros_like(pixels[:, :1])], axis=1)
-        return tf.gather(pixels, taps.pixel, axis=1), scatter
+        return rows(pixels, taps.seen), scatter
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
         """The transpose of `gather`: each pixel's sum over the places that it appears in."""
-        rows, pixels = _of_all_images(taps, n)
-        sums = tf.raw_ops.SparseSegmentSumWithNumSegments(
-            data=tf.reshape(patches, [-1, channels]),
-            indices=rows,
-            segment_ids=pixels,
-            num_segments=n * taps.n_pixels,
-        )
-        return tf.reshape(sums, [n, taps.n_pixels, channels]), gather
+        return tf.add_n([rows(patches, indices) for indices in taps.seen_by]), gather
 
     return gather(pixels)

@@ -34,6 +34,58 @@ def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tens
     return tf.reshape(_normalize(rows, offset, epsilon), tf.shape(x))
 
 
+def normalized_product(
+    x: tf.Tensor,
+    kernel: tf.Tensor,
+    scale: tf.Tensor | None,
+    offset: tf.Tensor | None,
+    epsilon: float,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """`normalize` of the matrix product of `x` with `kernel`, times `scale`, plus `offset`.
+
+    With W the kernel and C the covariance of the columns of x, the product's channels have the
+    variances diag(Wᵀ C W). So where x has few columns, and the product many, it is cheaper to
+    normalise W: the product is made normalised, with no pass over it, and none backward.
+
+    Args:
+        x: `[n, columns]`, float32 or float64.
+        kernel: `[columns, channels]`.
+        scale: `[channels]`; None for 1.
+        offset: `[channels]`, the mean to give; None for 0.
+        epsilon: Added to the variance.
+
+    Returns:
+        The product, normalised, `[n, channels]`; and, before that, its channels' means and
+        variances.
+
+    Example:
+
+    >>> x, kernel = tf.constant([[1.0], [3.0]]), tf.constant([[2.0, 5.0]])
+    >>> y, mean, variance = normalized_product(x, kernel, None, None, 1e-6)
+    >>> y.numpy().round(3)
+    array([[-1., -1.],
+           [ 1.,  1.]], dtype=float32)
+    >>> mean.numpy().tolist(), variance.numpy().tolist()
+    ([4.0, 10.0], [4.0, 25.0])
+    """
+    means = tf.reduce_mean(x, axis=0, keepdims=True)
+    centred = x - means
+    # In float64, for the variance may be a small rest of large parts; these matrices are small.
+    exact, weights = tf.cast(centred, tf.float64), tf.cast(kernel, tf.float64)
+    n_rows = tf.cast(tf.shape(x)[0], tf.float64)
+    covariance = tf.matmul(exact, exact, transpose_a=True) / n_rows
+    variance = tf.reduce_sum(weights * tf.matmul(covariance, weights), axis=0)
+    factor = tf.cast(tf.math.rsqrt(variance + epsilon), x.dtype)
+    factor = factor if scale is None else factor * scale
+    normalized = kernel * factor
+    if offset is not None:
+        # As one more column of ones, it costs no pass over the product either.
+        centred = tf.concat([centred, tf.ones_like(centred[:, :1])], axis=1)
+        normalized = tf.concat([normalized, offset[None]], axis=0)
+    outputs = tf.matmul(centred, normalized)
+    return outputs, tf.matmul(means, kernel)[0], tf.cast(variance, x.dtype)
+
+
 def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
     """With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
 
