@@ -176,8 +176,18 @@ CASES = [
 ]
 
 
-# What no mode of batch norm has a part in is checked in one of them.
-IN_ONE_MODE = ("support_order", "label_permutation", "keras_round_trip", "learning", "bad_input")
+# What no mode of batch norm has a part in, or "support" all that there is to check (it normalises
+# by a batch's statistics, keeps these, and uses them), is checked in that mode alone.
+IN_ONE_MODE = (
+    "task_order",
+    "query_order",
+    "support_order",
+    "label_permutation",
+    "keras_round_trip",
+    "mixed_bfloat16",
+    "learning",
+    "bad_input",
+)
 
 
 def has_its_turn(case, check):
