@@ -306,16 +306,9 @@ def _batch_norm(
             mean, variance = layer.moving_mean, layer.moving_variance
             if convolution is not None:
                 outputs, mean, variance = convolution.normalized(layer)
-            elif by_own and not (fast and normalization == "batch"):
-                mean, variance = _moments(x, axis, example_mask)
-            decay = {"update": layer.momentum, "replace": 0.0}.get(normalization, 1.0)
-            if decay < 1:
-                for average, value in (
-                    (layer.moving_mean, mean),
-                    (layer.moving_variance, variance),
-                ):
-                    average.assign(decay * average + (1 - decay) * value)
-            if convolution is None:
+            else:
+                if by_own and not (fast and normalization == "batch"):
+                    mean, variance = _moments(x, axis, example_mask)
                 outputs = (
                     _normalize(layer, x)
                     if fast
@@ -323,6 +316,13 @@ def _batch_norm(
                         x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
                     )
                 )
+            decay = {"update": layer.momentum, "replace": 0.0}.get(normalization, 1.0)
+            if decay < 1:
+                for average, value in (
+                    (layer.moving_mean, mean),
+                    (layer.moving_variance, variance),
+                ):
+                    average.assign(decay * average + (1 - decay) * value)
             return tf.cast(outputs, layer.compute_dtype)
 
         return call

@@ -38,13 +38,11 @@ def conv2d(
     >>> conv2d(tf.ones([1, 4, 3, 2]), tf.ones([3, 3, 2, 1])).numpy().tolist()
     [[[[18.0]], [[18.0]]]]
     """
-    n, height, width, _ = inputs.shape
     *kernel_size, channels, filters = kernel.shape
-    sides = zip((height, width), kernel_size, strides, dilation_rate, strict=True)
-    places = [_places(size, taps, stride, padding, by)[0] for size, taps, stride, by in sides]
+    places = _all_places(inputs, kernel_size, strides, padding, dilation_rate)
     seen = patches(inputs, kernel_size, strides, padding, dilation_rate)
     outputs = tf.matmul(seen, tf.reshape(kernel, [math.prod(kernel_size) * channels, filters]))
-    return tf.reshape(outputs, [n, *places, filters])
+    return tf.reshape(outputs, [*places, filters])
 
 
 def patches(
@@ -73,7 +71,7 @@ def patches(
     """
     n, height, width, channels = inputs.shape
     rows, columns = kernel_size
-    taps = _taps(n, (height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
+    taps = _taps((height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
     seen = _patches(tf.reshape(inputs, [n, height * width, channels]), taps)
     return tf.reshape(seen, [-1, rows * columns * channels])
 
@@ -101,26 +99,19 @@ def patches_size(
     """
     if not inputs.shape.is_fully_defined():
         return math.inf
-    n, height, width, channels = inputs.shape
-    sides = zip((height, width), kernel_size, strides, dilation_rate, strict=True)
-    places = [_places(size, taps, stride, padding, by)[0] for size, taps, stride, by in sides]
-    return n * math.prod(places) * math.prod(kernel_size) * channels * inputs.dtype.size
+    places = _all_places(inputs, kernel_size, strides, padding, dilation_rate)
+    return math.prod([*places, *kernel_size, inputs.shape[-1]]) * inputs.dtype.size
 
 
 class _Taps(NamedTuple):
-    """Which pixels the kernel's taps see, as rows of all pixels and of all patches of n images.
+    """Which pixels of an image the kernel's taps see, and the other way round; -1 is nothing."""
 
-    Both are indices `[…, 1]`, where -1 stands for zeros. Made with NumPy: as operations of a graph,
-    they would be a sixth of all that a step traces.
-    """
-
-    seen: np.ndarray  # [n, places · taps]: the pixel, unless it is outside of the image
-    seen_by: np.ndarray  # [times, n, pixels]: the places' taps, as often as any pixel is seen
+    seen: np.ndarray  # [places · taps]: the pixel, unless it is outside of the image
+    seen_by: np.ndarray  # [times, pixels]: the places' taps, as often as any pixel is seen
 
 
 @functools.lru_cache(maxsize=256)
 def _taps(
-    n: int,
     size: tuple[int, int],
     kernel_size: tuple[int, int],
     strides: tuple[int, int],
@@ -142,12 +133,29 @@ def _taps(
     pixels, first, times = np.unique(seen[taps], return_index=True, return_counts=True)
     seen_by = np.full((times.max(initial=1), height * width), -1)
     seen_by[np.arange(taps.size) - np.repeat(first, times), np.repeat(pixels, times)] = taps
+    return _Taps(seen, seen_by)
 
-    def of_all_images(indices: np.ndarray, n_rows: int) -> np.ndarray:
-        images = np.arange(n)[:, None] * n_rows
-        return np.where(indices < 0, -1, images + indices)[..., None].astype("int32")
 
-    return _Taps(of_all_images(seen, height * width), of_all_images(seen_by[:, None, :], seen.size))
+def _of_all_images(indices: np.ndarray, n: int, n_rows: int) -> np.ndarray:
+    """The same of n images one after another, `[n · indices, 1]`, of which each has `n_rows`.
+
+    Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
+    """
+    images = np.arange(n)[:, None] * n_rows
+    return np.where(indices < 0, -1, images + indices).reshape(-1, 1).astype("int32")
+
+
+def _all_places(
+    inputs: tf.Tensor,
+    kernel_size: Sequence[int],
+    strides: Sequence[int],
+    padding: str,
+    dilation_rate: Sequence[int],
+) -> list[int]:
+    """The kernel's places: images, rows and columns."""
+    n, *size, _ = inputs.shape
+    sides = zip(size, kernel_size, strides, dilation_rate, strict=True)
+    return [n, *(_places(m, taps, stride, padding, by)[0] for m, taps, stride, by in sides)]
 
 
 def _places(
@@ -163,18 +171,21 @@ def _places(
 
 def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
-    channels = pixels.shape[-1]
+    n, _, channels = pixels.shape
 
     def rows(x: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
-        return tf.gather_nd(tf.reshape(x, [-1, channels]), indices, bad_indices_policy="IGNORE")
+        of_all = _of_all_images(indices, n, x.shape[1])
+        # What is no row gives zeros.
+        return tf.gather_nd(tf.reshape(x, [-1, channels]), of_all, bad_indices_policy="IGNORE")
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
-        return rows(pixels, taps.seen), scatter
+        return tf.reshape(rows(pixels, taps.seen), [n, -1, channels]), scatter
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
         """The transpose of `gather`: each pixel's sum over the places that it appears in."""
-        return tf.add_n([rows(patches, indices) for indices in taps.seen_by]), gather
+        sums = tf.add_n([rows(patches, indices) for indices in taps.seen_by])
+        return tf.reshape(sums, [n, -1, channels]), gather
 
     return gather(pixels)
