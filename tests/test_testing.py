@@ -88,7 +88,7 @@ CASES = [
     ("case", "check"),
     [
         pytest.param(case, check, id=f"{case.name}-{check}")
-        for case in CASES
+        for case in CASES[3:]  # Those before, and more, are in learners/test_conformance.py.
         for check in checks(case)
     ],
 )

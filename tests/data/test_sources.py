@@ -339,12 +339,13 @@ def omniglot(omniglot_dir: Path) -> dict[str, ClassDataset]:
 def lake(omniglot_dir: Path) -> dict[str, set[str]]:
     """The characters of the splits under Lake's protocol. What they look like does not matter."""
 
-    def nothing(image_format: ImageFormat, encoded: tf.Tensor) -> tf.Tensor:
-        return tf.zeros(image_format.shape, tf.uint8)
+    def blank(builder: Any, splits: Any, classes: list[str], image_format: ImageFormat) -> Any:
+        labels = [builder.info.features["label"].str2int(name) for name in classes]
+        return np.zeros((len(labels), *image_format.shape), np.uint8), np.array(labels)
 
     options: Any = {"data_dir": omniglot_dir, "protocol": "lake", "rotations": False}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImageFormat, "from_bytes", nothing)
+        patch.setattr(sources, "_read", blank)
         return {
             split: set(load("omniglot", split=split, **options).class_names)
             for split in (*PARTS, "all")
@@ -399,6 +400,22 @@ def test_rotations_are_turned_drawings_of_the_character(omniglot: dict[str, Clas
                 turned = np.rot90(upright, quarters, axes=(1, 2))
                 assert not np.array_equal(turned, upright)
                 np.testing.assert_array_equal(examples(data, f"{name}/{90 * quarters}"), turned)
+
+
+def test_images_of_other_classes_are_not_decoded(
+    omniglot_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = tfds.builder("omniglot", data_dir=omniglot_dir)
+    names, decoded = builder.info.features["label"].names[:3], []
+
+    def counted(image_format: ImageFormat, encoded: tf.Tensor) -> tf.Tensor:
+        tf.py_function(lambda: decoded.append(1), [], [])
+        return tf.zeros(image_format.shape, tf.uint8)
+
+    monkeypatch.setattr(ImageFormat, "from_bytes", counted)
+    x, y = sources._read(builder, ("train", "test"), names, ImageFormat(28, 28, 1))
+    assert np.bincount(y).tolist() == [20, 20, 20]
+    assert (x.shape, len(decoded)) == ((60, 28, 28, 1), 60)
 
 
 def test_omniglot_without_rotations_has_the_characters_alone(

@@ -11,8 +11,8 @@ import tfmeta
 from tfmeta import ops
 from tfmeta.learners import functional
 
-# So many filters that batch norm takes the first convolution, of nine taps, apart.
-N_WAY, SHAPE, FILTERS = 3, (22, 22, 1), 18
+# So many filters that batch norm normalises the first convolution's kernel, of nine rows.
+N_WAY, SHAPE, FILTERS = 3, (22, 22, 1), 36
 MODES = ("transductive", "support", "running")
 
 
@@ -62,35 +62,83 @@ def test_no_learner_is_forgotten():
     assert set(NEW) == set(tfmeta.learners.BY_NAME)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", NEW)
-@pytest.mark.usefixtures("float64")
-def test_fast_operations_change_no_result(name, mode, meta_gradient, monkeypatch):
-    keras.utils.set_random_seed(1)
-    learner = NEW[name](mode)
-    inputs, y = episodes()
-    used = []
+@pytest.fixture
+def used(monkeypatch):
+    """The operations that were used, by name."""
+    names = []
     for operation in OPERATIONS:
         original = getattr(ops, operation)
 
         def recorded(*args, original=original, operation=operation):
-            used.append(operation)
+            names.append(operation)
             return original(*args)
 
         monkeypatch.setattr(ops, operation, recorded)
+    return names
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "operations"),
+    [
+        *((name, mode, OPERATIONS) for name in NEW for mode in MODES),
+        pytest.param("maml", "support", OPERATIONS[1:], id="patches too large for a cache"),
+    ],
+)
+@pytest.mark.usefixtures("float64")
+def test_fast_operations_change_no_result(name, mode, operations, used, meta_gradient, monkeypatch):
+    keras.utils.set_random_seed(1)
+    learner = NEW[name](mode)
+    inputs, y = episodes()
+    if operations != OPERATIONS:
+        monkeypatch.setattr(functional, "MOST_PATCH_BYTES", 0)
 
     def results():
         gradients = meta_gradient(learner, inputs, y, learner.default_loss())
-        return [learner(inputs).numpy(), *gradients]
+        before = learner.get_weights()
+        learner.train_step((inputs, y))
+        averages = [v.numpy() for v in learner.non_trainable_variables]
+        learner.set_weights(before)
+        return [learner(inputs).numpy(), *gradients, *averages]
 
     fast = results()
-    assert set(used) == set(OPERATIONS)
+    assert set(used) == set(operations)
     used.clear()
     monkeypatch.setattr(functional, "only_cpu", lambda: False)
     plain = results()
     assert not used
     for a, b in zip(fast, plain, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("options", "n_normalised"),
+    [({}, 2), ({"use_bias": True}, 0), ({"activation": "tanh"}, 0), ({"dtype": "bfloat16"}, 0)],
+    ids=["plain", "with a bias", "with an activation", "in half precision"],
+)
+@pytest.mark.usefixtures("float64")
+def test_only_a_plain_convolution_is_normalised_by_its_kernel(
+    options, n_normalised, used, monkeypatch
+):
+    x = keras.Input(SHAPE)
+    layer = keras.layers.Conv2D(FILTERS, 3, **{"use_bias": False, **options})
+    norm = keras.layers.BatchNormalization()
+    # It is called twice, and its result is used elsewhere, too.
+    once, again = layer(x), layer(-x)
+    y = keras.layers.Add()([norm(once), norm(again), once])
+    network = keras.Model(x, keras.layers.GlobalAveragePooling2D()(y))
+    network.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in network.weights])
+    values = functional.values_of(network)
+
+    def outputs():
+        inputs = tf.constant(episodes()[0]["query_x"][0])
+        return functional.call_network(network, *values, inputs, normalization="replace")
+
+    fast = tf.nest.flatten(outputs())
+    assert used.count("normalized_product") == n_normalised
+    monkeypatch.setattr(functional, "only_cpu", lambda: False)
+    tolerance = 0.05 if "dtype" in options else 1e-9
+    for a, b in zip(fast, tf.nest.flatten(outputs()), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
 @pytest.mark.parametrize("name", ["maml", "relation_network"])

@@ -235,6 +235,7 @@ def cifar_fs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     classes = [name for part in CIFAR_FS if split in (part, "all") for name in CIFAR_FS[part]]
     builder = _prepared("cifar100", data_dir)
     source = {"name": "cifar_fs", "split": split}
+    # The splits by name, as of any data set of TensorFlow Datasets.
     return _of_classes(builder, ("test", "train"), classes, ImageFormat(32, 32), source)
 
 

@@ -26,8 +26,10 @@ BatchNorm = Literal["transductive", "support", "running"]
 MOST_PATCH_BYTES = 2**20
 
 
-# Batch norm takes a convolution apart, where it is a product of so few columns, for its channels.
-FEW_TAPS = 1 / 2
+# Before batch norm, a convolution whose kernel has so few rows for its filters, and patches of no
+# more than so many bytes, is normalised by its kernel, with no pass over its result.
+MOST_ROWS_PER_FILTER = 1 / 4
+MOST_BYTES_TO_NORMALISE = 2**24
 
 
 # Threads that predict with models of the same learner share its layers, whose methods are replaced
@@ -60,7 +62,7 @@ class Pairs(NamedTuple):
 
 
 class _Convolution(NamedTuple):
-    """The result of a convolution with few taps for its channels, and what it was made from."""
+    """The result of a convolution, and what it was made from."""
 
     outputs: tf.Tensor  # kept, for its `id` is the key by which batch norm finds this
     inputs: tf.Tensor
@@ -371,11 +373,13 @@ def _fast_convolution(
                 outputs = ops.conv2d(inputs, kernel, *options)
             else:
                 outputs = type(layer).convolution_op(layer, inputs, kernel)
-            few = math.prod(kernel.shape[:3]) <= FEW_TAPS * kernel.shape[3]
-            exact = kernel.dtype in (tf.float32, tf.float64)
-            if 0 < size < math.inf and few and exact:
-                made = _Convolution(outputs, inputs, kernel, options)
-                convolutions[id(outputs)] = made
+            # If batch norm makes its own from this, the result is left unused: a graph drops it.
+            if (
+                math.prod(kernel.shape[:3]) <= MOST_ROWS_PER_FILTER * kernel.shape[3]
+                and 0 < size <= MOST_BYTES_TO_NORMALISE
+                and kernel.dtype in (tf.float32, tf.float64)
+            ):
+                convolutions[id(outputs)] = _Convolution(outputs, inputs, kernel, options)
             return outputs
 
         return convolution_op

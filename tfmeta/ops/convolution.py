@@ -133,7 +133,7 @@ def _taps(
     pixels, first, times = np.unique(seen[taps], return_index=True, return_counts=True)
     seen_by = np.full((times.max(initial=1), height * width), -1)
     seen_by[np.arange(taps.size) - np.repeat(first, times), np.repeat(pixels, times)] = taps
-    return _Taps(seen, seen_by)
+    return _Taps(seen.astype("int32"), seen_by.astype("int32"))
 
 
 def _of_all_images(indices: np.ndarray, n: int, n_rows: int) -> np.ndarray:
@@ -141,7 +141,7 @@ def _of_all_images(indices: np.ndarray, n: int, n_rows: int) -> np.ndarray:
 
     Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
     """
-    images = np.arange(n)[:, None] * n_rows
+    images = np.arange(n, dtype="int32")[:, None] * n_rows
     return np.where(indices < 0, -1, images + indices).reshape(-1, 1).astype("int32")
 
 
@@ -171,21 +171,23 @@ def _places(
 
 def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
-    n, _, channels = pixels.shape
+    n, n_pixels, channels = pixels.shape
+    n_taps = taps.seen.size
 
     def rows(x: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
-        of_all = _of_all_images(indices, n, x.shape[1])
         # What is no row gives zeros.
-        return tf.gather_nd(tf.reshape(x, [-1, channels]), of_all, bad_indices_policy="IGNORE")
+        return tf.gather_nd(tf.reshape(x, [-1, channels]), indices, bad_indices_policy="IGNORE")
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
-        return tf.reshape(rows(pixels, taps.seen), [n, -1, channels]), scatter
+        found = rows(pixels, _of_all_images(taps.seen, n, n_pixels))
+        return tf.reshape(found, [n, n_taps, channels]), scatter
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
         """The transpose of `gather`: each pixel's sum over the places that it appears in."""
-        sums = tf.add_n([rows(patches, indices) for indices in taps.seen_by])
-        return tf.reshape(sums, [n, -1, channels]), gather
+        seen_by = [_of_all_images(indices, n, n_taps) for indices in taps.seen_by]
+        sums = tf.add_n([rows(patches, indices) for indices in seen_by])
+        return tf.reshape(sums, [n, n_pixels, channels]), gather
 
     return gather(pixels)

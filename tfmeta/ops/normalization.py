@@ -71,9 +71,9 @@ def normalized_product(
     means = tf.reduce_mean(x, axis=0, keepdims=True)
     centred = x - means
     # In float64, for the variance may be a small rest of large parts; these matrices are small.
-    exact, weights = tf.cast(centred, tf.float64), tf.cast(kernel, tf.float64)
+    columns, weights = tf.cast(centred, tf.float64), tf.cast(kernel, tf.float64)
     n_rows = tf.cast(tf.shape(x)[0], tf.float64)
-    covariance = tf.matmul(exact, exact, transpose_a=True) / n_rows
+    covariance = tf.matmul(columns, columns, transpose_a=True) / n_rows
     variance = tf.reduce_sum(weights * tf.matmul(covariance, weights), axis=0)
     factor = tf.cast(tf.math.rsqrt(variance + epsilon), x.dtype)
     factor = factor if scale is None else factor * scale

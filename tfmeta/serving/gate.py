@@ -59,7 +59,7 @@ def check(
     allow_transductive: bool = False,
     expected: Iterable[tuple[Request, Mapping[str, Any]]] | None = None,
 ) -> list[Finding]:
-    """Checks a servable: its operations, and its answers to the warmup requests.
+    """Checks a servable: its operations, its answers to the warmup requests, and expected ones.
 
     Args:
         folder: A version's folder, or the servable's, for its newest version.
