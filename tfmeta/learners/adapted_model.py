@@ -43,11 +43,12 @@ class Layout:
         """The lengths of the flat tensors, by dtype."""
         return {dtype: sum(self._sizes(places)) for dtype, places in self._places.items()}
 
-    def pack(self, values: Any) -> list[tf.Tensor]:
-        """The flat tensors, in the order of `sizes()`."""
+    def pack(self, values: Any) -> list[np.ndarray]:
+        """The flat values, in the order of `sizes()`."""
+        # With NumPy, for each of a score of eager operations takes longer than all of the copying.
         leaves = keras.tree.flatten(values)
         return [
-            tf.concat([tf.reshape(leaves[place], [-1]) for place in places], axis=0)
+            np.concatenate([np.ravel(leaves[place]) for place in places])
             for places in self._places.values()
         ]
 
@@ -76,6 +77,7 @@ class AdaptedModel(keras.Model):
         values: A `keras.KerasTensor` for each tensor of the state, under `"state"`, and for each of
             the learner's `variables_of_predict()`, under `"variables"`.
         class_names: Optional names of the classes 0, 1, …
+        flat: The values themselves, packed; zeros if None, until weights are loaded.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class AdaptedModel(keras.Model):
         learner: MetaLearner,
         values: dict[str, Any],
         class_names: list[str] | None = None,
+        flat: Sequence[np.ndarray] | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("dtype", learner.variable_dtype)
@@ -96,12 +99,12 @@ class AdaptedModel(keras.Model):
         self._flat = [
             self.add_weight(
                 shape=[size],
-                initializer="zeros",
+                initializer="zeros" if flat is None else lambda *_, i=i, **__: tf.constant(flat[i]),
                 dtype=dtype,
                 name=f"values_{dtype}",
                 trainable=tf.as_dtype(dtype).is_floating,
             )
-            for dtype, size in self._layout.sizes().items()
+            for i, (dtype, size) in enumerate(self._layout.sizes().items())
         ]
 
     @classmethod
@@ -109,10 +112,8 @@ class AdaptedModel(keras.Model):
         """The model of the task whose `adapt_task` returned `state`."""
         variables = [tf.convert_to_tensor(v.value) for v in learner.variables_of_predict()]
         values = {"state": state, "variables": variables}
-        model = cls(learner, Layout.of(values).structure)
-        for weight, value in zip(model._flat, model._layout.pack(values), strict=True):
-            weight.assign(value)
-        return model
+        layout = Layout.of(values)
+        return cls(learner, layout.structure, flat=layout.pack(values))
 
     @property
     def learner(self) -> MetaLearner:

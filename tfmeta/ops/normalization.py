@@ -90,8 +90,8 @@ def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
     """With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
 
     - backward, from g: to x, r (g − ⟨g⟩ − ⟨g ŷ⟩ ŷ); to the offset, n ⟨g⟩;
-    - backward of that, from u and v: to g the same of u, for the operation is its own transpose,
-      and v; to x −r² (⟨g ŷ⟩ (u − ⟨u⟩) + ⟨u ŷ⟩ (g − ⟨g⟩) + (⟨u g⟩ − ⟨u⟩⟨g⟩ − 3 ⟨u ŷ⟩⟨g ŷ⟩) ŷ).
+    - backward of that, from u and v, where A(g) is what goes to x above: to g, A(u) + v, for A is
+      its own transpose; to x, −r (⟨g ŷ⟩ A(u) + ⟨u ŷ⟩ A(g) + ⟨u A(g)⟩ ŷ).
     """
     kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
     n_channels = x.shape[-1]
@@ -106,14 +106,12 @@ def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
             dx, sum_g, sum_gy = kernels.backward(g, x, saved)
 
             def backward_of_backward(u: tf.Tensor, v: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-                dg, sum_u, sum_uy = kernels.backward(u, x, saved)
-                sum_ug = tf.reduce_sum(tf.reshape(u * g, [-1, n_channels]), axis=0)
-                factor = -tf.square(kernels.scale(saved, n_rows)) / n_rows
-                by_u, by_g = factor * sum_gy, factor * sum_uy
-                products = sum_u * sum_g + 3 * sum_uy * sum_gy
-                by_y = factor * (sum_ug - products / n_rows)
-                constant = (by_u * sum_u + by_g * sum_g) / n_rows + by_y * offset
-                to_x = tf.add_n([by_u * u, by_g * g, by_y * y]) - constant
+                dg, _, sum_uy = kernels.backward(u, x, saved)
+                sum_udx = tf.reduce_sum(tf.reshape(u * dx, [-1, n_channels]), axis=0)
+                factor = -kernels.scale(saved, n_rows) / n_rows
+                by_y = factor * sum_udx
+                parts = [factor * sum_gy * dg, factor * sum_uy * dx, by_y * y]
+                to_x = tf.add_n(parts) - by_y * offset
                 return _last(dg + v), _last(to_x)
 
             return (dx, sum_g), backward_of_backward
