@@ -115,14 +115,15 @@ def main() -> None:
         machine.update(worker.ask(do="describe"))
     print(machine, file=sys.stderr)
 
-    results = []
+    results: list[dict[str, Any]] = []
+    options.output.parent.mkdir(parents=True, exist_ok=True)
     for work in [ROWS[i] for i in options.rows]:
         row = compare(work, workers, options.rounds, options.steps)
         row["floor"] = work.flop() / machine["sgemm_gflops"] / 1e9
         results.append(row)
         print(json.dumps(summary(row), indent=2), file=sys.stderr)
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps({"machine": machine, "rows": results}, indent=1))
+        # After each, for a later one may fail its check.
+        options.output.write_text(json.dumps({"machine": machine, "rows": results}, indent=1))
     print(table(results))
 
 
