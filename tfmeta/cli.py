@@ -24,7 +24,7 @@ from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation, ci95
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
-from tfmeta.learners.functional import BatchNorm
+from tfmeta.networks import BatchNorm
 from tfmeta.recipes import Recipe
 from tfmeta.serving import server
 from tfmeta.threads import configure_threads

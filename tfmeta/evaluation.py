@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.meta_learner import MetaLearner
-from tfmeta.threads import tasks_at_once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,32 +132,13 @@ def evaluate(
     if inner_steps is not None and inner_steps < 0:
         raise ValueError(f"inner_steps must be at least 0; got {inner_steps}.")
 
-    def one_task(episode: dict[str, tf.Tensor], inner_steps: int) -> tf.Tensor:
-        support = episode["support_x"], episode["support_y"], episode.get("support_mask")
-        states = learner.adapt_task_by_step(*support, inner_steps)
-        return tf.stack(
-            [
-                tf.cast(
-                    learner.predict_task(state, episode["query_x"], episode.get("query_mask")),
-                    learner.variable_dtype,
-                )
-                for state in states
-            ]
-        )
-
     # Like Keras's own functions without AutoGraph, which would bury an error in its traceback.
     @tf.function(reduce_retracing=True, autograph=False)
     def predict(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor | None]:
         predictions = learner(inputs, training=False)
         if inner_steps is None:
             return predictions, None
-        by_step = tf.map_fn(
-            lambda episode: one_task(episode, inner_steps),
-            inputs,
-            fn_output_signature=learner.variable_dtype,
-            parallel_iterations=tasks_at_once(),
-        )
-        return predictions, by_step
+        return predictions, learner.predict_by_step(inputs, inner_steps)
 
     values: list[np.ndarray] = []
     by_step_values: list[np.ndarray] = []
@@ -175,9 +155,7 @@ def evaluate(
         values.append(_metric(metric, query_y, predictions.numpy(), mask))
         if by_step is not None:
             by_step_values.append(
-                np.stack(
-                    [_metric(metric, query_y, p, mask) for p in by_step.numpy().swapaxes(0, 1)]
-                )
+                np.stack([_metric(metric, query_y, p, mask) for p in by_step.numpy()])
             )
         done += len(query_y)
         bar.update(min(done, n_episodes))

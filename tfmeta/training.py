@@ -23,7 +23,7 @@ from tfmeta.data import ImageFormat
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.files import replacing, write_json, write_text
 from tfmeta.learners import MetaLearner
-from tfmeta.learners.functional import batch_norm_layers
+from tfmeta.networks import batch_norm_layers
 from tfmeta.presets import About
 from tfmeta.recipes import Recipe
 
@@ -219,7 +219,7 @@ def measure(
                     f"tells {outputs[-1]} apart: choose another recipe, or another learner."
                 )
     # Another learner's recipe may count steps where this one has none.
-    has_steps = type(learner).adapt_task_by_step is not MetaLearner.adapt_task_by_step
+    has_steps = learner.has_inner_steps
     section = recipe.validation if split == "validation" else recipe.evaluation
     results = []
     for setting in recipe.settings(split):

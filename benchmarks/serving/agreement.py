@@ -41,13 +41,26 @@ def encoder() -> keras.Model:
 
 
 LEARNERS: dict[str, Callable[[], tfmeta.MetaLearner]] = {
-    "MAML": lambda: tfmeta.MAML(network(), 0.1, 5, batch_norm="support"),
-    "MAML++": lambda: tfmeta.MAMLPlusPlus(network(), 0.1, 5, batch_norm="support"),
-    "Meta-SGD": lambda: tfmeta.MetaSGD(network(), 0.1, 5, batch_norm="support"),
+    "MAML": lambda: tfmeta.MAML(
+        network(), inner_learning_rate=0.1, inner_steps=5, batch_norm="support"
+    ),
+    "MAML++": lambda: tfmeta.MAMLPlusPlus(
+        network(), inner_learning_rate=0.1, inner_steps=5, batch_norm="support"
+    ),
+    "Meta-SGD": lambda: tfmeta.MetaSGD(
+        network(), inner_learning_rate=0.1, inner_steps=5, batch_norm="support"
+    ),
     "Meta-LSTM": lambda: tfmeta.MetaLSTM(network(), inner_steps=5, batch_norm="support"),
     "Reptile": lambda: tfmeta.Reptile(network(), inner_steps=5, batch_norm="support"),
-    "ANIL": lambda: tfmeta.ANIL(encoder(), N_WAY, 0.1, 5, batch_norm="support"),
-    "CAVIA": lambda: tfmeta.CAVIA(backbones.film_conv4(N_WAY, SHAPE), 0.1, 5, batch_norm="support"),
+    "ANIL": lambda: tfmeta.ANIL(
+        encoder(), N_WAY, inner_learning_rate=0.1, inner_steps=5, batch_norm="support"
+    ),
+    "CAVIA": lambda: tfmeta.CAVIA(
+        backbones.film_conv4(N_WAY, SHAPE),
+        inner_learning_rate=0.1,
+        inner_steps=5,
+        batch_norm="support",
+    ),
     "Prototypical Network": lambda: tfmeta.PrototypicalNetwork(encoder(), batch_norm="support"),
     "Matching Network": lambda: tfmeta.MatchingNetwork(encoder(), batch_norm="support"),
     "Relation Network": lambda: tfmeta.RelationNetwork(

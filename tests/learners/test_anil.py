@@ -39,7 +39,14 @@ def descended(kernel, bias, features, y, steps, rate=RATE):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_only_the_head_adapts_by_gradient_descent_on_the_features(steps):
-    learner = tfmeta.ANIL(encoder(), 2, RATE, 1, test_inner_steps=steps, inner_loss="mse")
+    learner = tfmeta.ANIL(
+        encoder(),
+        2,
+        inner_learning_rate=RATE,
+        inner_steps=1,
+        test_inner_steps=steps,
+        inner_loss="mse",
+    )
     inputs, _ = regression_tasks()
     w, b, kernel, bias = body_and_head(learner)
     x, y, q = (inputs[k][1] for k in ("support_x", "support_y", "query_x"))
@@ -56,7 +63,12 @@ def test_only_the_head_adapts_by_gradient_descent_on_the_features(steps):
 @pytest.mark.parametrize("first_order", [False, True])
 def test_meta_gradients_of_body_and_head(first_order, meta_gradient, numeric_gradient):
     learner = tfmeta.ANIL(
-        encoder(), 2, RATE, inner_steps=3, first_order=first_order, inner_loss="mse"
+        encoder(),
+        2,
+        inner_learning_rate=RATE,
+        inner_steps=3,
+        first_order=first_order,
+        inner_loss="mse",
     )
     inputs, query_y = regression_tasks()
     start = body_and_head(learner)
@@ -97,7 +109,9 @@ def test_a_head_of_one_s_own():
     keras.utils.set_random_seed(0)
     layers = [keras.layers.Dense(3, activation="tanh"), keras.layers.Dense(2, use_bias=False)]
     head = keras.Sequential([keras.Input((4,)), *layers])
-    learner = tfmeta.ANIL(encoder(), head, RATE, inner_steps=2, inner_loss="mse")
+    learner = tfmeta.ANIL(
+        encoder(), head, inner_learning_rate=RATE, inner_steps=2, inner_loss="mse"
+    )
     inputs, _ = regression_tasks()
     body, (u, c, v) = learner.encoder.get_weights(), head.get_weights()
     x, y = inputs["support_x"][0], inputs["support_y"][0]
@@ -134,7 +148,7 @@ class Squares(keras.Model):
 @pytest.mark.usefixtures("float64")
 def test_the_number_of_outputs_suffices_for_a_body_that_is_not_built(tmp_path):
     keras.utils.set_random_seed(0)
-    learner = tfmeta.ANIL(Squares(), 2, RATE, inner_steps=2, inner_loss="mse")
+    learner = tfmeta.ANIL(Squares(), 2, inner_learning_rate=RATE, inner_steps=2, inner_loss="mse")
     assert not learner.built
     inputs, _ = regression_tasks()
     predictions = learner(inputs).numpy()
@@ -160,7 +174,9 @@ def norm_learner(batch_norm):
     norm = body.layers[-1]
     norm.moving_mean.assign(rng.normal(size=4))
     norm.moving_variance.assign(rng.uniform(0.5, 2, size=4))
-    learner = tfmeta.ANIL(body, 2, RATE, inner_steps=2, batch_norm=batch_norm, inner_loss="mse")
+    learner = tfmeta.ANIL(
+        body, 2, inner_learning_rate=RATE, inner_steps=2, batch_norm=batch_norm, inner_loss="mse"
+    )
     return learner, norm, regression_tasks()[0]
 
 
@@ -211,7 +227,9 @@ def test_the_adapted_model_has_the_support_set_s_statistics():
 
 @pytest.mark.usefixtures("float64")
 def test_evaluation_by_inner_step_is_that_of_the_head_after_so_many_steps():
-    learner = tfmeta.ANIL(encoder(), 2, RATE, test_inner_steps=3, inner_loss="mse")
+    learner = tfmeta.ANIL(
+        encoder(), 2, inner_learning_rate=RATE, test_inner_steps=3, inner_loss="mse"
+    )
     inputs, query_y = regression_tasks()
     episodes = tf.data.Dataset.from_tensors((inputs, query_y))
     result = tfmeta.evaluate(learner, episodes, n_episodes=2, inner_steps=3)
@@ -258,7 +276,7 @@ def test_a_body_that_keras_cannot_copy_adapts_too():
         def get_config(self):
             raise NotImplementedError
 
-    learner = tfmeta.ANIL(Body(), 3, 0.1, 2, batch_norm="support")
+    learner = tfmeta.ANIL(Body(), 3, inner_learning_rate=0.1, inner_steps=2, batch_norm="support")
     x, y = np.random.default_rng(0).random((6, 4), "float32"), np.arange(6) % 3
     adapted = learner.adapt(x, y)
     episode = {"support_x": x[None], "support_y": y[None], "query_x": x[None]}

@@ -43,7 +43,13 @@ def linear_context(w, v, x, y, steps, rate=RATE):
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("steps", [0, 1, 4])
 def test_the_context_descends_from_zero_in_every_task(steps):
-    learner = tfmeta.CAVIA(linear_network(), RATE, 1, test_inner_steps=steps, inner_loss="mse")
+    learner = tfmeta.CAVIA(
+        linear_network(),
+        inner_learning_rate=RATE,
+        inner_steps=1,
+        test_inner_steps=steps,
+        inner_loss="mse",
+    )
     inputs, _ = linear_tasks()
     w, v = learner.network.get_weights()
     predictions = learner(inputs).numpy()
@@ -65,7 +71,7 @@ def test_only_shared_weights_have_meta_gradients(
 ):
     network = tanh_network()
     options = {"inner_steps": 2, "first_order": first_order, "inner_rule": rule}
-    learner = tfmeta.CAVIA(network, RATE, inner_loss="mse", **options)
+    learner = tfmeta.CAVIA(network, inner_learning_rate=RATE, inner_loss="mse", **options)
     inputs, query_y = linear_tasks()
     shared = network.trainable_variables
     rates = learner.inner_rule.trainable_variables
@@ -111,7 +117,9 @@ def test_only_shared_weights_have_meta_gradients(
 
 @pytest.mark.usefixtures("float64")
 def test_the_adapted_model_takes_examples_alone_and_has_the_context_inside():
-    learner = tfmeta.CAVIA(linear_network(), RATE, inner_steps=3, inner_loss="mse")
+    learner = tfmeta.CAVIA(
+        linear_network(), inner_learning_rate=RATE, inner_steps=3, inner_loss="mse"
+    )
     inputs, query_y = linear_tasks()
     x, y, q = (inputs[k][2] for k in ("support_x", "support_y", "query_x"))
     w, v = learner.network.get_weights()
@@ -133,7 +141,9 @@ def test_batch_norm_is_by_the_support_set_under_the_adapted_context():
     outputs = keras.layers.Dense(1, use_bias=False)(norm(keras.layers.Add()([x, scaled])))
     network = keras.Model([x, context], outputs)
     inputs, _ = linear_tasks()
-    learner = tfmeta.CAVIA(network, RATE, inner_steps=2, batch_norm="support", inner_loss="mse")
+    learner = tfmeta.CAVIA(
+        network, inner_learning_rate=RATE, inner_steps=2, batch_norm="support", inner_loss="mse"
+    )
     x, y, q = (inputs[k][0] for k in ("support_x", "support_y", "query_x"))
     (context,) = learner.adapt_task(tf.constant(x), tf.constant(y))["trainable"]
     assert np.abs(context).min() > 1e-6

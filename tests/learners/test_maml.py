@@ -201,7 +201,7 @@ def test_first_order_gradient_is_that_of_the_queries_at_the_adapted_weights():
             keras.layers.Dense(3),
         ]
     )
-    learner = tfmeta.MAML(network, 0.5, inner_steps=3, first_order=True)
+    learner = tfmeta.MAML(network, inner_learning_rate=0.5, inner_steps=3, first_order=True)
     inputs, query_y = classification_tasks()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     gradient = meta_gradient(learner, inputs, query_y, loss)
@@ -218,7 +218,9 @@ def test_first_order_gradient_is_that_of_the_queries_at_the_adapted_weights():
 
 @pytest.mark.usefixtures("float64")
 def test_batch_norm_parameters_are_meta_learned_but_not_adapted():
-    learner = tfmeta.MAML(smooth_network(), 0.5, inner_steps=2, batch_norm="support")
+    learner = tfmeta.MAML(
+        smooth_network(), inner_learning_rate=0.5, inner_steps=2, batch_norm="support"
+    )
     inputs, query_y = classification_tasks()
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     gradients = meta_gradient(learner, inputs, query_y, loss)
@@ -335,8 +337,10 @@ def test_inner_steps_on_probabilities_are_those_on_logits(inner_loss, tmp_path):
     inputs, _ = classification_tasks(n_tasks=1, dtype="float32")
     networks = network_for("scores"), network_for("logits")
     networks[1].set_weights(networks[0].get_weights())
-    of_scores = tfmeta.MAML(networks[0], 0.5, inner_steps=2, inner_loss=inner_loss)
-    of_logits = tfmeta.MAML(networks[1], 0.5, inner_steps=2)
+    of_scores = tfmeta.MAML(
+        networks[0], inner_learning_rate=0.5, inner_steps=2, inner_loss=inner_loss
+    )
+    of_logits = tfmeta.MAML(networks[1], inner_learning_rate=0.5, inner_steps=2)
     scores, logits = of_scores(inputs), of_logits(inputs)
     np.testing.assert_allclose(scores, keras.ops.softmax(logits), rtol=1e-4, atol=1e-6)
     of_scores.save(tmp_path / "learner.keras")
@@ -397,7 +401,7 @@ NETWORKS = {
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
 def test_any_keras_model_trains_adapts_saves_and_loads(network, batch_norm, tmp_path):
     keras.utils.set_random_seed(0)
-    learner = tfmeta.MAML(network(), 0.1, inner_steps=2, batch_norm=batch_norm)
+    learner = tfmeta.MAML(network(), inner_learning_rate=0.1, inner_steps=2, batch_norm=batch_norm)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, metrics=["accuracy"])
     inputs, query_y = classification_tasks(n_tasks=4, dtype="float32")
@@ -448,7 +452,9 @@ class Bare(keras.Model):
 @pytest.mark.parametrize("batch_norm", ["transductive", "support", "running"])
 def test_a_subclass_that_keras_cannot_copy_adapts_all_the_same(batch_norm, with_norm):
     keras.utils.set_random_seed(0)
-    learner = tfmeta.MAML(Bare(7, with_norm), 0.1, inner_steps=2, batch_norm=batch_norm)
+    learner = tfmeta.MAML(
+        Bare(7, with_norm), inner_learning_rate=0.1, inner_steps=2, batch_norm=batch_norm
+    )
     inputs, query_y = classification_tasks(dtype="float32")
     adapted = learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
     expected = learner(inputs)[0].numpy()
@@ -461,7 +467,9 @@ def test_a_subclass_that_keras_cannot_copy_adapts_all_the_same(batch_norm, with_
 def test_dropout_masks_differ_between_tasks_steps_and_calls():
     inputs = keras.Input((1000,))
     x = keras.layers.Dropout(0.5, seed=1)(inputs)
-    learner = tfmeta.MAML(keras.Model(inputs, keras.layers.Dense(2)(x)), 0.1, inner_steps=3)
+    learner = tfmeta.MAML(
+        keras.Model(inputs, keras.layers.Dense(2)(x)), inner_learning_rate=0.1, inner_steps=3
+    )
     seed_state = learner.non_trainable_variables[0]
     # The masks show in the gradient of the kernel: ones in, so that it is 0 where dropped.
     masks = []
@@ -495,7 +503,9 @@ def test_dropout_masks_differ_between_tasks_steps_and_calls():
 def norm_only_learner(batch_norm, trainable=True, momentum=0.9):
     norm = keras.layers.BatchNormalization(momentum=momentum, trainable=trainable)
     network = keras.Sequential([keras.Input((3,)), norm])
-    return tfmeta.MAML(network, 0.1, inner_steps=1, batch_norm=batch_norm, inner_loss="mse")
+    return tfmeta.MAML(
+        network, inner_learning_rate=0.1, inner_steps=1, batch_norm=batch_norm, inner_loss="mse"
+    )
 
 
 def norm_episode(n_tasks=2):
@@ -550,7 +560,9 @@ def test_a_frozen_batch_norm_keeps_to_its_averages(batch_norm):
 @pytest.mark.parametrize("batch_norm", ["support", "running"])
 @pytest.mark.usefixtures("float64")
 def test_outside_the_transductive_mode_queries_do_not_affect_each_other(batch_norm):
-    learner = tfmeta.MAML(smooth_network(), 0.3, inner_steps=2, batch_norm=batch_norm)
+    learner = tfmeta.MAML(
+        smooth_network(), inner_learning_rate=0.3, inner_steps=2, batch_norm=batch_norm
+    )
     inputs, _ = classification_tasks()
     alone = learner({**inputs, "query_x": inputs["query_x"][:, :1]})
     np.testing.assert_allclose(learner(inputs)[:, :1], alone, rtol=1e-10)
@@ -581,7 +593,9 @@ def test_padding_changes_nothing(batch_norm):
     results = []
     for data in ((inputs, query_y), (padded, np.pad(query_y, [(0, 0), (0, 2)]), weights)):
         network.set_weights(start)
-        learner = tfmeta.MAML(network, 0.3, inner_steps=2, batch_norm=batch_norm)
+        learner = tfmeta.MAML(
+            network, inner_learning_rate=0.3, inner_steps=2, batch_norm=batch_norm
+        )
         predictions = learner(data[0]).numpy()[:, :6]
         learner.compile(optimizer=keras.optimizers.SGD(1.0), loss=loss)
         learner.train_step(data)

@@ -16,7 +16,14 @@ def network():
 
 
 def learner_of(steps=3, rule="sgd", **options):
-    return tfmeta.MAMLPlusPlus(network(), RATE, steps, inner_rule=rule, inner_loss="mse", **options)
+    return tfmeta.MAMLPlusPlus(
+        network(),
+        inner_learning_rate=RATE,
+        inner_steps=steps,
+        inner_rule=rule,
+        inner_loss="mse",
+        **options,
+    )
 
 
 def linear_tasks(n_tasks=2, n_support=6, n_query=5):
@@ -144,7 +151,7 @@ def test_metrics_are_those_of_the_last_step():
 def test_without_schedules_and_learned_rates_it_is_maml(meta_gradient):
     inputs, query_y = linear_tasks()
     plus_plus = learner_of(steps=3)
-    maml = tfmeta.MAML(network(), RATE, inner_steps=3, inner_loss="mse")
+    maml = tfmeta.MAML(network(), inner_learning_rate=RATE, inner_steps=3, inner_loss="mse")
     np.testing.assert_array_equal(plus_plus(inputs), maml(inputs))
     gradients = [meta_gradient(learner, inputs, query_y)[0] for learner in (plus_plus, maml)]
     np.testing.assert_allclose(*gradients, rtol=1e-14)
@@ -178,7 +185,9 @@ def test_both_schedules_count_the_optimizer_s_iterations_in_one_graph(run_eagerl
 @pytest.mark.usefixtures("float64")
 def test_the_first_order_phase_is_first_order_maml(meta_gradient):
     inputs, query_y = linear_tasks()
-    maml = tfmeta.MAML(network(), RATE, 3, first_order=True, inner_loss="mse")
+    maml = tfmeta.MAML(
+        network(), inner_learning_rate=RATE, inner_steps=3, first_order=True, inner_loss="mse"
+    )
     plus_plus = learner_of(steps=3, first_order_iterations=1)
     gradients = [meta_gradient(learner, inputs, query_y)[0] for learner in (plus_plus, maml)]
     np.testing.assert_allclose(*gradients, rtol=1e-14)

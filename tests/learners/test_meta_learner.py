@@ -29,7 +29,7 @@ def network():
 
 def learner(loss="sparse", metrics=(), batch_norm="transductive", seed=0, **compile_options):
     keras.utils.set_random_seed(seed)
-    model = tfmeta.MAML(network(), 0.3, inner_steps=2, batch_norm=batch_norm)
+    model = tfmeta.MAML(network(), inner_learning_rate=0.3, inner_steps=2, batch_norm=batch_norm)
     loss = SPARSE(from_logits=True) if loss == "sparse" else loss
     # Plain SGD: Adam would amplify rounding.
     model.compile(keras.optimizers.SGD(0.5), loss, metrics=list(metrics), **compile_options)
@@ -157,7 +157,7 @@ def test_mixed_precision_trains_and_predicts_in_float32():
             keras.layers.Dense(3, dtype="mixed_bfloat16"),
         ]
     )
-    model = tfmeta.MAML(with_policy, 0.3)
+    model = tfmeta.MAML(with_policy, inner_learning_rate=0.3)
     model.compile(keras.optimizers.Adam(0.01), SPARSE(from_logits=True))
     data = tf.data.Dataset.from_tensors(episodes()).repeat()
     losses = model.fit(data, epochs=2, steps_per_epoch=20, verbose=0).history["loss"]
@@ -292,7 +292,7 @@ def test_memory_does_not_grow_with_the_meta_batch():
 
 
 def test_a_transductive_task_exports_as_a_saved_model(tmp_path):
-    learner = tfmeta.MAML(tfmeta.backbones.conv4(2, (8, 8, 1), 4), 0.1)
+    learner = tfmeta.MAML(tfmeta.backbones.conv4(2, (8, 8, 1), 4), inner_learning_rate=0.1)
     x = np.random.default_rng(0).random((4, 8, 8, 1), dtype="float32")
     adapted = learner.adapt(x, np.array([0, 1, 0, 1]))
     expected = adapted(x)

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
-from tfmeta.learners.meta_lstm import LSTMRule, preprocess
+from tfmeta.inner_rules.lstm import LSTMRule, preprocess
 
 RNG = np.random.default_rng(0)
 HIDDEN = 5
@@ -108,8 +108,8 @@ def test_with_gates_of_1_and_alpha_it_is_gradient_descent(steps, rate):
 def test_batches_are_taken_one_after_another():
     learner = linear_learner(inner_steps=2, inner_batch_size=3)
     x, y = task()
-    first = tfmeta.learners.functional.support_batch(x, y, None, 0, 3)
-    second = tfmeta.learners.functional.support_batch(x, y, None, 1, 3)
+    first = tfmeta.learners.inner_batches.support_batch(x, y, None, 0, 3)
+    second = tfmeta.learners.inner_batches.support_batch(x, y, None, 1, 3)
     rows = np.concatenate([first[0], second[0]])
     np.testing.assert_array_equal(np.sort(rows, axis=0), np.sort(x, axis=0))
     theta = flat(learner.network.get_weights())

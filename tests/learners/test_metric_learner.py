@@ -111,10 +111,10 @@ SUPPORT = {"batch_norm": "support"}
 PLAIN = {
     "prototypical": lambda: tfmeta.PrototypicalNetwork(encoder(True), **SUPPORT),
     "matching": lambda: tfmeta.MatchingNetwork(encoder(True), **SUPPORT),
-    "full_context": lambda: tfmeta.MatchingNetwork(encoder(True), True, **SUPPORT),
+    "full_context": lambda: tfmeta.MatchingNetwork(encoder(True), full_context=True, **SUPPORT),
     "relation": lambda: tfmeta.RelationNetwork(encoder(True), module(True), **SUPPORT),
     # Without batch norm, queries have no statistics in any mode.
-    "cosine_no_norm": lambda: tfmeta.PrototypicalNetwork(encoder(False), "cosine"),
+    "cosine_no_norm": lambda: tfmeta.PrototypicalNetwork(encoder(False), distance="cosine"),
     "regression_no_norm": lambda: tfmeta.MatchingNetwork(encoder(False)),
     "relation_no_norm": lambda: tfmeta.RelationNetwork(encoder(False), module(False)),
 }

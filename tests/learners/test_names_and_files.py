@@ -78,10 +78,12 @@ def test_adapted_models_load_and_predict_in_a_process_without_tfmeta(tmp_path):
     options = {"batch_norm": "support", "inner_steps": 2}
     film = tfmeta.backbones.film_conv4(3, (16, 16, 1), n_context=4, filters=3)
     learners = {
-        "anil": tfmeta.ANIL(network(None), 3, 0.5, **options),
-        "cavia": tfmeta.CAVIA(film, 10.0, **options),
-        "meta_sgd": tfmeta.MetaSGD(network(), 0.5, **options),
-        "reptile": tfmeta.Reptile(network(), 0.5, inner_batch_size=4, **options),
+        "anil": tfmeta.ANIL(network(None), 3, inner_learning_rate=0.5, **options),
+        "cavia": tfmeta.CAVIA(film, inner_learning_rate=10.0, **options),
+        "meta_sgd": tfmeta.MetaSGD(network(), inner_learning_rate=0.5, **options),
+        "reptile": tfmeta.Reptile(
+            network(), inner_learning_rate=0.5, inner_batch_size=4, **options
+        ),
     }
     rng = np.random.default_rng(0)
     expected = {}

@@ -88,7 +88,7 @@ def expected_logits(weights, inputs, distance="euclidean"):
 )
 @pytest.mark.usefixtures("float64")
 def test_two_classes_by_hand(distance, query, expected):
-    learner = tfmeta.PrototypicalNetwork(identity_encoder(), distance)
+    learner = tfmeta.PrototypicalNetwork(identity_encoder(), distance=distance)
     x = np.array([[0.0, 0.0], [0.0, 4.0], [2.0, 0.0]])
     model = learner.adapt(x, np.array([0, 1, 0]))
     np.testing.assert_allclose(model(np.array([query])), [expected], rtol=1e-14)
@@ -99,7 +99,7 @@ def test_two_classes_by_hand(distance, query, expected):
 @pytest.mark.usefixtures("float64")
 def test_logits_are_those_of_the_equations(distance, labels):
     encoder = tanh_encoder()
-    learner = tfmeta.PrototypicalNetwork(encoder, distance)
+    learner = tfmeta.PrototypicalNetwork(encoder, distance=distance)
     inputs = {
         "support_x": RNG.normal(size=(2, len(labels), 4)),
         "support_y": np.array([labels, labels[::-1]]),
@@ -128,7 +128,7 @@ def test_maps_are_compared_as_vectors(distance):
         for images in (x, q)
     )
     expected = logits(support, y, query, distance)
-    learner = tfmeta.PrototypicalNetwork(encoder, distance)
+    learner = tfmeta.PrototypicalNetwork(encoder, distance=distance)
     np.testing.assert_allclose(learner(inputs)[0], expected, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(learner.adapt(x, y)(q), expected, rtol=1e-12, atol=1e-12)
 
@@ -162,7 +162,7 @@ def test_one_learner_trains_and_tests_with_different_ways():
 @pytest.mark.usefixtures("float64")
 def test_meta_gradient_is_the_finite_difference_of_the_equations(distance):
     encoder = tanh_encoder()
-    learner = tfmeta.PrototypicalNetwork(encoder, distance)
+    learner = tfmeta.PrototypicalNetwork(encoder, distance=distance)
     inputs, query_y = tasks(n_way=3)
     learner.compile(keras.optimizers.SGD(1.0), learner.default_loss(), run_eagerly=True)
     start = encoder.get_weights()

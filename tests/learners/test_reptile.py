@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
-from tfmeta.learners.functional import support_batch
+from tfmeta.learners.inner_batches import support_batch
 
 RATE, STEPS, EPSILON = 0.1, 4, 0.5
 
@@ -228,7 +228,7 @@ def test_scale_and_shift_of_batch_norm_adapt_and_move():
     norm = keras.layers.BatchNormalization()
     network = keras.Sequential([keras.Input((3,)), norm])
     options = {"inner_steps": 1, "batch_norm": "support", "inner_loss": "mse"}
-    learner = tfmeta.Reptile(network, 0.3, **options)
+    learner = tfmeta.Reptile(network, inner_learning_rate=0.3, **options)
     rng = np.random.default_rng(0)
     inputs = {k: rng.normal(size=(2, 6, 3)) for k in ("support_x", "support_y", "query_x")}
     learner.compile(keras.optimizers.SGD(EPSILON), "mse", run_eagerly=True)

@@ -25,17 +25,27 @@ def film_conv4():
 
 
 NEW = {
-    "maml": lambda mode: tfmeta.MAML(conv4(N_WAY, True), 0.1, 2, batch_norm=mode),
-    "meta_sgd": lambda mode: tfmeta.MetaSGD(conv4(N_WAY, False), 0.1, 2, batch_norm=mode),
+    "maml": lambda mode: tfmeta.MAML(
+        conv4(N_WAY, True), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
+    ),
+    "meta_sgd": lambda mode: tfmeta.MetaSGD(
+        conv4(N_WAY, False), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
+    ),
     "maml_plus_plus": lambda mode: tfmeta.MAMLPlusPlus(
-        conv4(N_WAY, False), 0.1, 2, batch_norm=mode
+        conv4(N_WAY, False), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
     ),
     "meta_lstm": lambda mode: tfmeta.MetaLSTM(
-        conv4(N_WAY, False), 2, hidden_units=4, input_bias=(-1, 0), batch_norm=mode
+        conv4(N_WAY, False), inner_steps=2, hidden_units=4, input_bias=(-1, 0), batch_norm=mode
     ),
-    "reptile": lambda mode: tfmeta.Reptile(conv4(N_WAY, False), 0.1, 2, batch_norm=mode),
-    "anil": lambda mode: tfmeta.ANIL(conv4(None, False), N_WAY, 0.1, 2, batch_norm=mode),
-    "cavia": lambda mode: tfmeta.CAVIA(film_conv4(), 0.1, 2, batch_norm=mode),
+    "reptile": lambda mode: tfmeta.Reptile(
+        conv4(N_WAY, False), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
+    ),
+    "anil": lambda mode: tfmeta.ANIL(
+        conv4(None, False), N_WAY, inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
+    ),
+    "cavia": lambda mode: tfmeta.CAVIA(
+        film_conv4(), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
+    ),
     "prototypical_network": lambda mode: tfmeta.PrototypicalNetwork(
         conv4(None, True), batch_norm=mode
     ),

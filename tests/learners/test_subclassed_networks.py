@@ -45,7 +45,7 @@ LEARNERS = {
     "maml_support": lambda: tfmeta.MAML(Network(N_WAY), batch_norm="support"),
     "maml_plus_plus": lambda: tfmeta.MAMLPlusPlus(Network(N_WAY), inner_steps=2),
     "matching_network": lambda: tfmeta.MatchingNetwork(Network(5)),
-    "matching_network_full_context": lambda: tfmeta.MatchingNetwork(Network(5), True),
+    "matching_network_full_context": lambda: tfmeta.MatchingNetwork(Network(5), full_context=True),
     "meta_lstm": lambda: tfmeta.MetaLSTM(Network(N_WAY), inner_steps=2),
     "meta_sgd": lambda: tfmeta.MetaSGD(Network(N_WAY)),
     "prototypical_network": lambda: tfmeta.PrototypicalNetwork(Network(5)),

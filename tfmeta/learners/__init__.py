@@ -1,4 +1,4 @@
-"""The algorithms, one file each, on the contract of `meta_learner.py`."""
+"""The algorithms, one file each, on the contract of `contract.py`."""
 
 from __future__ import annotations
 

@@ -8,41 +8,42 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import (
-    NotCopyableError,
+from tfmeta.checks import check_model
+from tfmeta.learners.inner_loop import InnerLoopLearner, State
+from tfmeta.networks import (
+    BatchNorm,
+    Normalization,
+    call_shared_network,
     copy_with_statistics,
     copy_with_values,
-)
-from tfmeta.learners.functional import (
-    BatchNorm,
-    call_on_queries,
-    call_on_support,
-    check_model,
     normalises_together,
-    outputs_shape,
+    output_shape,
+    prepare_network,
 )
-from tfmeta.learners.maml import MAML, State
-from tfmeta.learners.meta_learner import MetaLearner
 
 
 @keras.saving.register_keras_serializable("tfmeta")
-class ANIL(MAML):
+class ANIL(InnerLoopLearner):
     """MAML whose inner steps change the head alone; the body computes features once per task.
 
     Deviations from the paper: those of `MAML` (the inner loss is a mean over the support set).
 
     Args:
-        encoder: The body, any Keras 3 model from `[N, *x]` to features `[N, d]`, such as
-            `tfmeta.backbones.conv4(None, …)`.
-        head: What adapts: the number of outputs of a linear layer, or any Keras 3 model from
-            features to `[N, n_way]` logits or `[N, *y]`.
-        inner_learning_rate: Step size α of the inner gradient descent, > 0.
-        inner_steps: Inner steps in meta-training.
-        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
-        first_order: Whether to ignore second derivatives.
-        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
-        inner_rule: How an inner step changes the head's weights; see `tfmeta.MAML`.
+        encoder: keras.Model. The body, any Keras 3 model from `[N, *x]` to features `[N, d]`, such
+            as `tfmeta.backbones.conv4(None, …)`.
+        head: int or keras.Model. What adapts: the number of outputs of a linear layer, or any
+            Keras 3 model from features to `[N, n_way]` logits or `[N, *y]`.
+        inner_learning_rate: float > 0. Step size α of the inner steps. Defaults to 0.01.
+        inner_steps: int ≥ 0. Inner steps in meta-training. Defaults to 1.
+        test_inner_steps: int ≥ 0 or None. Inner steps elsewhere. Defaults to None, `inner_steps`.
+        first_order: bool. Whether to ignore second derivatives. Defaults to False.
+        inner_loss: str, function or keras.losses.Loss. See `tfmeta.MAML`. Defaults to None, sparse
+            categorical cross-entropy from logits.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
+        inner_rule: str, dict or InnerRule. How an inner step changes the head's weights; see
+            `tfmeta.MAML`. Defaults to `"sgd"`.
+        inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
 
     Reference:
@@ -59,10 +60,13 @@ class ANIL(MAML):
     (10, 5)
     """
 
+    takes = "encoder"
+
     def __init__(
         self,
         encoder: keras.Model,
         head: int | keras.Model,
+        *,
         inner_learning_rate: float = 0.01,
         inner_steps: int = 1,
         test_inner_steps: int | None = None,
@@ -70,9 +74,11 @@ class ANIL(MAML):
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
         inner_rule: Any = "sgd",
+        inner_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         check_model("encoder", encoder)
+        prepare_network(encoder)
         if isinstance(head, numbers.Integral):
             dense = keras.layers.Dense(int(head), name="logits", dtype=encoder.dtype_policy)
             head = keras.Sequential([dense], name="head")
@@ -82,25 +88,29 @@ class ANIL(MAML):
         assert isinstance(head, keras.Model)
         super().__init__(
             head,
-            inner_learning_rate,
-            inner_steps,
-            test_inner_steps,
-            first_order,
-            inner_loss,
-            batch_norm,
-            inner_rule,
-            **kwargs,
+            kwargs,
+            inner_learning_rate=inner_learning_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            inner_loss=inner_loss,
+            batch_norm=batch_norm,
+            inner_rule=inner_rule,
+            inner_batch_size=inner_batch_size,
         )
         self.encoder = encoder
-        if encoder.built and head.built:
-            self.build(None)
+        self.build_if_possible()
 
-    def _build_if_possible(self) -> None:
-        """Not yet: the encoder is set after MAML's part of the constructor."""
+    @property
+    def head(self) -> keras.Model:
+        """The network that adapts."""
+        return self.network
 
-    def _build_network(self, input_shape: Any) -> None:
-        if not (self.encoder.built and self.network.built):
-            self.network(self.encoder(keras.Input(tuple(input_shape["support_x"][2:]))))
+    def __dir__(self) -> list[str]:
+        # Keras saves what it finds under each of these names, and files have the head as `network`.
+        return [name for name in super().__dir__() if name != "head"]
+
+    # === The algorithm ===
 
     def adapt_task(
         self,
@@ -108,10 +118,11 @@ class ANIL(MAML):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None = None,
         training: bool = False,
+        n_way: tf.Tensor | None = None,
     ) -> State:
-        """The head's weights. See `MetaLearner.adapt_task`."""
-        features, statistics = self._embed(support_x, support_mask, training)
-        state = super().adapt_task(features, support_y, support_mask, training)
+        """Takes inner steps of the head on features. See `MetaLearner.adapt_task`."""
+        features, statistics = self._embed_support(support_x, support_mask, training)
+        state = super().adapt_task(features, support_y, support_mask, training, n_way)
         return {**state, "statistics": statistics}
 
     def predict_task(
@@ -122,62 +133,92 @@ class ANIL(MAML):
         training: bool = False,
     ) -> tf.Tensor:
         """Calls body and head. See `MetaLearner.predict_task`."""
-        state = dict(state)
-        features = call_on_queries(
-            self.encoder,
-            state.pop("statistics"),
-            query_x,
-            batch_norm=self.batch_norm,
-            mask=query_mask,
-            training=training,
-        )
-        return super().predict_task(state, features, query_mask, training)
+        features = self._embed_queries(state["statistics"], query_x, query_mask, training)
+        return self.predict_with_weights(state, features, query_mask, training)
 
-    def adapt_task_by_step(
+    def predict_task_by_step(
         self,
         support_x: tf.Tensor,
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None,
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None,
         inner_steps: int,
-    ) -> list[State]:
-        """The head's weights after 0, 1, …, `inner_steps` inner steps."""
-        features, statistics = self._embed(support_x, support_mask, training=False)
-        states = super().adapt_task_by_step(features, support_y, support_mask, inner_steps)
-        return [{**state, "statistics": statistics} for state in states]
+    ) -> tf.Tensor:
+        """Predicts after each step of the head. See `MetaLearner.predict_task_by_step`."""
+        support, statistics = self._embed_support(support_x, support_mask, training=False)
+        queries = self._embed_queries(statistics, query_x, query_mask, training=False)
+        return super().predict_task_by_step(
+            support, support_y, support_mask, queries, query_mask, inner_steps
+        )
 
-    def _embed(
+    def forward(
+        self,
+        state: State,
+        x: tf.Tensor,
+        normalization: Normalization,
+        mask: tf.Tensor | None,
+        training: bool,
+    ) -> tuple[tf.Tensor, list[tf.Tensor]]:
+        """Calls the head on features, with a task's weights."""
+        weights = {name: state[name] for name in ("trainable", "non_trainable")}
+        return super().forward(weights, x, normalization, mask, training)
+
+    def _embed_support(
         self, support_x: tf.Tensor, support_mask: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        return call_on_support(
+        return call_shared_network(
             self.encoder,
             support_x,
+            part="support",
             batch_norm=self.batch_norm,
             mask=support_mask,
             training=training,
         )
 
-    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
-        """That of the head's output for one example's features."""
-        return outputs_shape(self.network, outputs_shape(self.encoder, example_shape))
+    def _embed_queries(
+        self,
+        statistics: list[tf.Tensor],
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None,
+        training: bool,
+    ) -> tf.Tensor:
+        features, _ = call_shared_network(
+            self.encoder,
+            query_x,
+            part="queries",
+            batch_norm=self.batch_norm,
+            statistics=statistics,
+            mask=query_mask,
+            training=training,
+        )
+        return features
 
-    def adapted_model(self, state: State) -> keras.Model:
-        """A plain Keras model: a copy of the body, and the task's head."""
-        if normalises_together(self.batch_norm, self.encoder, self.network):
-            return MetaLearner.adapted_model(self, state)
-        try:
-            encoder = copy_with_statistics(self.encoder, state["statistics"])
-            head = copy_with_values(self.network, state["trainable"], state["non_trainable"])
-        except NotCopyableError:
-            return MetaLearner.adapted_model(self, state)
+    # === What others want to know ===
+
+    def networks_are_built(self) -> bool:
+        return self.encoder.built and self.head.built
+
+    def call_networks(self, x: Any) -> Any:
+        return self.head(self.encoder(x))
+
+    def input_network(self) -> keras.Model:
+        return self.encoder
+
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Returns the shape of the head's output for one example's features."""
+        return output_shape(self.head, output_shape(self.encoder, example_shape))
+
+    def plain_model(self, state: State) -> keras.Model | None:
+        """Makes a copy of the body with the task's head on it."""
+        if normalises_together(self.batch_norm, self.encoder, self.head):
+            return None
+        encoder = copy_with_statistics(self.encoder, state["statistics"])
+        head = copy_with_values(self.head, state["trainable"], state["non_trainable"])
         if encoder.name == head.name:
             head.name += "_of_task"
         return keras.Sequential([encoder, head])
 
     def variables_of_predict(self) -> list[keras.Variable]:
-        """The body's: the state holds the head's."""
+        """Returns the body's: the state holds the head's."""
         return self.encoder.variables
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        config["head"] = config.pop("network")
-        return {**config, "encoder": keras.saving.serialize_keras_object(self.encoder)}

@@ -7,13 +7,15 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.functional import BatchNorm, check_integer
-from tfmeta.learners.maml import MAML
-from tfmeta.learners.meta_learner import only_task
+from tfmeta.checks import check_integer
+from tfmeta.learners.inner_batches import Support
+from tfmeta.learners.inner_loop import InnerLoopLearner
+from tfmeta.learners.meta_training import TaskUpdate, TrainingTask
+from tfmeta.networks import BatchNorm
 
 
 @keras.saving.register_keras_serializable("tfmeta")
-class MAMLPlusPlus(MAML):
+class MAMLPlusPlus(InnerLoopLearner):
     """MAML trained with a loss after every inner step, and by first-order gradients at first.
 
     Both schedules count iterations of the outer optimizer, so that an interrupted run resumes them:
@@ -28,17 +30,22 @@ class MAMLPlusPlus(MAML):
     (`keras.optimizers.schedules.CosineDecay`); and those of `MAML`.
 
     Args:
-        network: The base network; see `tfmeta.MAML`.
-        inner_learning_rate: What the step sizes start from, > 0.
-        inner_steps: Inner steps K in meta-training.
-        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`, and with learned rates
-            per step cannot be more.
-        multi_step_loss_iterations: Training steps until only the last inner step's loss counts;
-            0 for that from the start.
-        first_order_iterations: Training steps in first order; 0 for second order from the start.
-        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
-        inner_rule: How an inner step changes the weights; see `tfmeta.MAML`.
+        network: keras.Model. The base network; see `tfmeta.MAML`.
+        inner_learning_rate: float > 0. The learned step sizes start here. Defaults to 0.1.
+        inner_steps: int ≥ 1. Inner steps K in meta-training. Defaults to 5.
+        test_inner_steps: int ≥ 0 or None. Inner steps elsewhere; with learned rates per step no
+            more than `inner_steps`. Defaults to None, `inner_steps`.
+        multi_step_loss_iterations: int ≥ 0. Training steps until only the last inner step's loss
+            counts; 0 for that from the start. Defaults to 0.
+        first_order_iterations: int ≥ 0. Training steps in first order; 0 for second order from the
+            start. Defaults to 0.
+        inner_loss: str, function or keras.losses.Loss. See `tfmeta.MAML`. Defaults to None, sparse
+            categorical cross-entropy from logits.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
+        inner_rule: str, dict or InnerRule. How an inner step changes the weights; see
+            `tfmeta.MAML`. Defaults to `"per_layer_per_step"`.
+        inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
 
     Reference:
@@ -49,7 +56,7 @@ class MAMLPlusPlus(MAML):
 
     >>> import tfmeta
     >>> learner = MAMLPlusPlus(
-    ...     tfmeta.backbones.mlp(), 0.01, inner_steps=2, inner_loss="mse",
+    ...     tfmeta.backbones.mlp(), inner_learning_rate=0.01, inner_steps=2, inner_loss="mse",
     ...     multi_step_loss_iterations=100, first_order_iterations=50,
     ... )
     >>> learner.compile(optimizer="adam", loss="mse")
@@ -60,6 +67,7 @@ class MAMLPlusPlus(MAML):
     def __init__(
         self,
         network: keras.Model,
+        *,
         inner_learning_rate: float = 0.1,
         inner_steps: int = 5,
         test_inner_steps: int | None = None,
@@ -68,29 +76,33 @@ class MAMLPlusPlus(MAML):
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
         inner_rule: Any = "per_layer_per_step",
+        inner_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(
-            network,
-            inner_learning_rate,
-            inner_steps,
-            test_inner_steps,
-            inner_loss=inner_loss,
-            batch_norm=batch_norm,
-            inner_rule=inner_rule,
-            **kwargs,
-        )
         check_integer("inner_steps", inner_steps, 1)
         check_integer("multi_step_loss_iterations", multi_step_loss_iterations, 0)
         check_integer("first_order_iterations", first_order_iterations, 0)
+        super().__init__(
+            network,
+            kwargs,
+            inner_learning_rate=inner_learning_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=False,
+            inner_loss=inner_loss,
+            batch_norm=batch_norm,
+            inner_rule=inner_rule,
+            inner_batch_size=inner_batch_size,
+        )
         self.multi_step_loss_iterations = multi_step_loss_iterations
         self.first_order_iterations = first_order_iterations
+        self.build_if_possible()
 
     def step_weights(self, iteration: tf.Tensor) -> tf.Tensor:
-        """The weights v_k of the inner steps' losses.
+        """Returns the weights v_k of the inner steps' losses.
 
         Args:
-            iteration: Scalar, how many training steps the optimizer has taken.
+            iteration: tf.Tensor, scalar. Training steps that the optimizer has taken.
 
         Returns:
             `[inner_steps]`, summing to 1.
@@ -101,67 +113,50 @@ class MAMLPlusPlus(MAML):
         last = tf.one_hot(self.inner_steps - 1, self.inner_steps, dtype=self.variable_dtype)
         return (1 - progress) / self.inner_steps + progress * last
 
-    def task_gradients(
-        self,
-        inputs: dict[str, tf.Tensor],
-        y: tf.Tensor,
-        sample_weight: tf.Tensor | None,
-        weight: tf.Tensor,
-        index: tf.Tensor,
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
+    def task_gradients(self, task: TrainingTask) -> TaskUpdate:
+        """Takes the gradient of the annealed loss, of first or second order by the schedule."""
         iteration = self.optimizer.iterations.value
 
-        def run(multi_step: bool, first_order: bool) -> Any:
-            def predictions_by_step(episode: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
-                x, y, mask = (episode.get(f"support_{name}") for name in ("x", "y", "mask"))
-                states = list(self._descend(x, y, mask, self.inner_steps, training, first_order))
-                query = episode["query_x"], episode.get("query_mask")
-                predictions = [
-                    self.predict_task(
-                        self._with_statistics(state, x, mask, training), *query, training
-                    )
-                    for state in (states[1:] if multi_step else states[-1:])
-                ]
-                return tf.cast(tf.stack(predictions), self.variable_dtype)
-
-            with tf.GradientTape() as tape:
-                by_step, updates = self._run_task(
-                    only_task(inputs), index, True, predictions_by_step
-                )
-                losses = [
-                    self._task_loss(inputs, y, sample_weight, weight, predictions)
-                    for predictions in tf.unstack(by_step)
-                ]
-                shares = self.step_weights(iteration) if multi_step else [1]
-                shares = [tf.cast(share, losses[0][0].dtype) for share in tf.unstack(shares)]
-                loss, scaled_loss = (
-                    tf.add_n([share * part for share, part in zip(shares, parts, strict=True)])
-                    for parts in zip(*losses, strict=True)
-                )
-            gradients = tape.gradient(
-                scaled_loss, self.trainable_variables, unconnected_gradients="zero"
-            )
-            return loss, gradients, by_step[-1], updates
-
-        def by_order(multi_step: bool) -> Any:
+        def by_order(multi_step: bool) -> TaskUpdate:
             return _before(
-                iteration, self.first_order_iterations, lambda first: run(multi_step, first)
+                iteration,
+                self.first_order_iterations,
+                lambda first_order: self._gradients(task, iteration, multi_step, first_order),
             )
 
         return _before(iteration, self.multi_step_loss_iterations, by_order)
 
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["first_order"]
-        return {
-            **config,
-            "multi_step_loss_iterations": self.multi_step_loss_iterations,
-            "first_order_iterations": self.first_order_iterations,
-        }
+    def _gradients(
+        self, task: TrainingTask, iteration: tf.Tensor, multi_step: bool, first_order: bool
+    ) -> TaskUpdate:
+        def predictions_by_step() -> tf.Tensor:
+            episode = task.episode
+            support = Support(*(episode.get(f"support_{name}") for name in ("x", "y", "mask")))
+            query = episode["query_x"], episode.get("query_mask")
+            states = list(self.descend(support, self.inner_steps, True, first_order))
+            predictions = [
+                self.predict_task(self.with_statistics(state, support, True), *query, training=True)
+                for state in (states[1:] if multi_step else states[-1:])
+            ]
+            return tf.cast(tf.stack(predictions), self.variable_dtype)
+
+        with tf.GradientTape() as tape:
+            by_step, assigned = self._run_task(predictions_by_step, task.index, training=True)
+            losses = [self._task_loss(task, predictions) for predictions in tf.unstack(by_step)]
+            shares = self.step_weights(iteration) if multi_step else [1]
+            shares = [tf.cast(share, losses[0][0].dtype) for share in tf.unstack(shares)]
+            loss, scaled_loss = (
+                tf.add_n([share * part for share, part in zip(shares, parts, strict=True)])
+                for parts in zip(*losses, strict=True)
+            )
+        gradients = tape.gradient(
+            scaled_loss, self.trainable_variables, unconnected_gradients="zero"
+        )
+        return TaskUpdate(loss, gradients, by_step[-1], assigned)
 
 
 def _before(iteration: tf.Tensor, end: int, run: Any) -> Any:
-    """`run(True)` before the end, `run(False)` from there on."""
+    """Returns `run(True)` before the end, `run(False)` from there on."""
     if end == 0:
         return run(False)
     return tf.cond(iteration < end, lambda: run(True), lambda: run(False))

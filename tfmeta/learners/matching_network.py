@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import repeated
-from tfmeta.learners.functional import BatchNorm, check_integer
-from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.checks import check_integer, check_positive
 from tfmeta.learners.metric_learner import MetricLearner, flat
+from tfmeta.networks import BatchNorm, repeated
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -28,15 +27,16 @@ class MatchingNetwork(MetricLearner):
     LSTM's start (here zeros, so that it first reads the support set's plain mean).
 
     Args:
-        encoder: Any Keras 3 model from `[N, *x]` to features.
-        full_context: Whether the features of a support example depend on the whole support set,
-            through a bidirectional LSTM, and those of a query, too, through an LSTM that attends
-            to it. The support set's order then matters.
-        processing_steps: Steps K of the attending LSTM.
-        temperature: What cosines are divided by before the attention's softmax, > 0. As published,
-            1 bounds the attention: the one right example among 5 gets at most 65 %, of features
-            that are not negative 40 %. Less sharpens it, and trains faster.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features.
+        full_context: bool. Whether the features of a support example depend on the whole support
+            set, through a bidirectional LSTM, and those of a query, too, through an LSTM that
+            attends to it. The support set's order then matters. Defaults to False.
+        processing_steps: int ≥ 1. Steps K of the attending LSTM. Defaults to 5.
+        temperature: float > 0. Cosines are divided by it before the attention's softmax. The
+            published 1 bounds the attention: the one right example among 5 gets at most 65 %, of
+            features that are not negative 40 %. Less sharpens it, and trains faster. Defaults to 1.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
 
     Reference:
@@ -60,6 +60,7 @@ class MatchingNetwork(MetricLearner):
     def __init__(
         self,
         encoder: keras.Model,
+        *,
         full_context: bool = False,
         processing_steps: int = 5,
         temperature: float = 1.0,
@@ -67,9 +68,8 @@ class MatchingNetwork(MetricLearner):
         **kwargs: Any,
     ) -> None:
         check_integer("processing_steps", processing_steps, 1)
-        if not temperature > 0:
-            raise ValueError(f"temperature must be > 0; got {temperature}.")
-        super().__init__(encoder, batch_norm, **kwargs)
+        check_positive("temperature", temperature)
+        super().__init__(encoder, batch_norm=batch_norm, **kwargs)
         self.full_context = full_context
         self.processing_steps = processing_steps
         self.temperature = temperature
@@ -95,8 +95,9 @@ class MatchingNetwork(MetricLearner):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None = None,
         training: bool = False,
+        n_way: tf.Tensor | None = None,
     ) -> dict[str, Any]:
-        """The support set's features and labels. See `MetaLearner.adapt_task`."""
+        """Keeps the support set's features and labels. See `MetaLearner.adapt_task`."""
         features, statistics = self.support_features(support_x, support_mask, training)
         features = flat(features)
         exists = tf.ones(tf.shape(features)[:1]) if support_mask is None else support_mask
@@ -109,7 +110,7 @@ class MatchingNetwork(MetricLearner):
             "statistics": statistics,
         }
         if support_y.shape.rank == 1:
-            return {**state, "labels": self.members(support_y, support_mask)}
+            return {**state, "labels": self.members(support_y, support_mask, n_way)}
         return {**state, "targets": tf.cast(support_y, self.variable_dtype)}
 
     def predict_task(
@@ -119,14 +120,16 @@ class MatchingNetwork(MetricLearner):
         query_mask: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Log-probabilities, or regression values. See `MetaLearner.predict_task`."""
+        """Returns log-probabilities, or regression values. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
         cell = self.query_lstm if self.full_context else None
         return self._predict(state, flat(features), state["support"], cell)
 
     def _predict(self, state: dict[str, Any], features: Any, support: Any, cell: Any) -> Any:
-        """Predictions, from features `[Q, d]` and those of the support `[S, d]` or `[Q, S, d]`."""
-        absent = (1 - state["exists"]) * -1e9
+        """Compares features `[Q, d]` with the support set's, `[S, d]` or `[Q, S, d]`."""
+        # A factor of half precision would overflow at -1e9.
+        lowest = max(-1e9, tf.as_dtype(keras.backend.standardize_dtype(state["exists"].dtype)).min)
+        absent = (1 - state["exists"]) * lowest
 
         def attend(similarities: Any) -> Any:
             return keras.ops.softmax(similarities + absent, axis=-1)
@@ -143,7 +146,7 @@ class MatchingNetwork(MetricLearner):
     def _in_context(
         self, features: Any, support: Any, cell: keras.layers.LSTMCell, attend: Callable[[Any], Any]
     ) -> Any:
-        """Equations (3) to (6)."""
+        """Returns the queries' features in the context of the support set: equations (3) to (6)."""
         hidden, memory = keras.ops.zeros_like(features), keras.ops.zeros_like(features)
         for _ in range(self.processing_steps):
             attention = attend(keras.ops.sum(hidden[:, None] * support, axis=-1))
@@ -155,19 +158,11 @@ class MatchingNetwork(MetricLearner):
             hidden = hidden + features
         return hidden
 
-    def adapt(
-        self, support_x: Any, support_y: Any, class_names: Sequence[str] | None = None
-    ) -> keras.Model:
-        """Learns one task, for good. See `MetaLearner.adapt`."""
-        if np.ndim(support_y) > 1:
-            return MetaLearner.adapt(self, support_x, support_y, class_names)
-        return super().adapt(support_x, support_y, class_names)
-
-    def adapted_model(self, state: dict[str, Any]) -> keras.Model:
-        """A plain Keras model: a copy of the encoder, and attention over the support set."""
+    def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
+        """Makes a copy of the encoder, followed by attention over the support set."""
         encoder = self.task_encoder(state["statistics"])
         if encoder is None:
-            return super().adapted_model(state)
+            return None
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = keras.layers.Flatten(dtype=self.variable_dtype)(encoder(x))
         cell = None
@@ -179,11 +174,3 @@ class MatchingNetwork(MetricLearner):
         constants = {k: np.asarray(state[k]) for k in state.keys() - {"support", "statistics"}}
         outputs = self._predict(constants, features, repeated(features, state["support"]), cell)
         return keras.Model(x, outputs)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "full_context": self.full_context,
-            "processing_steps": self.processing_steps,
-            "temperature": self.temperature,
-        }

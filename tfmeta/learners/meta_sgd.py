@@ -6,27 +6,31 @@ from typing import Any
 
 import keras
 
-from tfmeta.learners.functional import BatchNorm
-from tfmeta.learners.maml import MAML
+from tfmeta.learners.inner_loop import InnerLoopLearner
+from tfmeta.networks import BatchNorm
 
 
 @keras.saving.register_keras_serializable("tfmeta")
-class MetaSGD(MAML):
+class MetaSGD(InnerLoopLearner):
     """Meta-learns an initialisation and a step size for every single parameter.
 
     It is MAML with the inner rule `"per_parameter"`. Deviations from the paper: all step sizes
-    start at `inner_learning_rate` rather than at random between 0.005 and 0.1; and as in `MAML`,
-    the inner loss is a mean over the support set, and batch norm's shift and scale do not adapt.
+    start at `inner_learning_rate`, where the paper draws them between 0.005 and 0.1; and as in
+    `MAML`, the inner loss is a mean over the support set, and batch norm's shift and scale do not
+    adapt.
 
     Args:
-        network: The base network; see `tfmeta.MAML`.
-        inner_learning_rate: What all step sizes start from, > 0.
-        inner_steps: Inner steps in meta-training; the paper takes one.
-        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
-        first_order: Whether to ignore second derivatives. (The step sizes are learned all the
-            same.)
-        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        network: keras.Model. The base network; see `tfmeta.MAML`.
+        inner_learning_rate: float > 0. All step sizes start here. Defaults to 0.01.
+        inner_steps: int ≥ 0. Inner steps in meta-training; the paper takes one. Defaults to 1.
+        test_inner_steps: int ≥ 0 or None. Inner steps elsewhere. Defaults to None, `inner_steps`.
+        first_order: bool. Whether to ignore second derivatives. The step sizes are learned all the
+            same. Defaults to False.
+        inner_loss: str, function or keras.losses.Loss. See `tfmeta.MAML`. Defaults to None, sparse
+            categorical cross-entropy from logits.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
+        inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
 
     Reference:
@@ -48,27 +52,26 @@ class MetaSGD(MAML):
     def __init__(
         self,
         network: keras.Model,
+        *,
         inner_learning_rate: float = 0.01,
         inner_steps: int = 1,
         test_inner_steps: int | None = None,
         first_order: bool = False,
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
+        inner_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
             network,
-            inner_learning_rate,
-            inner_steps,
-            test_inner_steps,
-            first_order,
-            inner_loss,
-            batch_norm,
+            kwargs,
+            inner_learning_rate=inner_learning_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
+            first_order=first_order,
+            inner_loss=inner_loss,
+            batch_norm=batch_norm,
             inner_rule="per_parameter",
-            **kwargs,
+            inner_batch_size=inner_batch_size,
         )
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["inner_rule"]
-        return config
+        self.build_if_possible()

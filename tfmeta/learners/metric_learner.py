@@ -1,52 +1,48 @@
-"""What the learners share that compare a query's features with those of the support set."""
+"""The base class of learners that compare a query's features with those of the support set."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextvars import ContextVar
-from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import copy_with_statistics
-from tfmeta.learners.functional import (
+from tfmeta.checks import check_model
+from tfmeta.learners.contract import constructor_arguments
+from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.learners.task_inputs import check_labels
+from tfmeta.networks import (
     BatchNorm,
-    call_on_queries,
-    call_on_support,
+    call_shared_network,
     check_batch_norm,
-    check_model,
+    copy_with_statistics,
     normalises_together,
-)
-from tfmeta.learners.meta_learner import MetaLearner, check_labels
-
-# What `for_n_way` says, by the learner's id. One of each thread: a tensor of the graph that one
-# thread traces is of no use in another's. Not in the learner, for a ContextVar is never freed.
-_N_WAY: ContextVar[Mapping[int, tf.Tensor | None]] = ContextVar(
-    "n_way", default=MappingProxyType({})
+    prepare_network,
 )
 
 
 class MetricLearner(MetaLearner):
     """Base class: an encoder, the same for all tasks, and a comparison of its features.
 
-    n_way is not fixed: it is the largest label of the support set plus one, so that a learner may
-    be trained with more ways than it is tested with. The tasks of one meta-batch must have the same
-    n_way (as those of `episodes(...)` have).
+    n_way is not fixed: it is the largest label of the support set plus one, so a learner may be
+    trained with more ways than it is tested with. Tasks of a meta-batch that have fewer classes
+    than the largest of them never predict the missing ones.
 
     Args:
-        encoder: Any Keras 3 model from `[N, *x]` to features.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
     """
 
+    takes = "encoder"
+
     def __init__(
-        self, encoder: keras.Model, batch_norm: BatchNorm = "transductive", **kwargs: Any
+        self, encoder: keras.Model, *, batch_norm: BatchNorm = "transductive", **kwargs: Any
     ) -> None:
         check_model("encoder", encoder)
+        prepare_network(encoder)
         check_batch_norm(batch_norm)
         kwargs.setdefault("dtype", encoder.dtype_policy)
         super().__init__(**kwargs)
@@ -54,14 +50,14 @@ class MetricLearner(MetaLearner):
         self.batch_norm = batch_norm
 
     def build_if_possible(self) -> None:
-        """To call at the end of the constructor: builds what needs the encoder's shapes."""
+        """Builds what needs the encoder's shapes, if these are known; for the constructor's end."""
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
             self.build(None)
 
     def build(self, input_shape: Any) -> None:
-        """Builds what is not built; `input_shape` is that of the inputs, or None if nothing is."""
+        """Builds what is not built; `input_shape` is that of the inputs, or None if all is."""
         if input_shape is not None:
-            self._see(input_shape["support_x"][2:])
+            self._remember_example_shape(input_shape["support_x"][2:])
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
             features = self.encoder.output_shape
         else:
@@ -71,17 +67,18 @@ class MetricLearner(MetaLearner):
         self.built = True
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
-        """Called once, when the shape of an example's features is known."""
+        """Called once the shape of an example's features is known; creates further weights."""
 
     # === Features ===
 
     def support_features(
         self, support_x: tf.Tensor, support_mask: tf.Tensor | None, training: bool
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Features `[S, *f]` of the support set, and the statistics for `query_features`."""
-        features, statistics = call_on_support(
+        """Returns features `[S, *f]` of the support set, and statistics for `query_features`."""
+        features, statistics = call_shared_network(
             self.encoder,
             support_x,
+            part="support",
             batch_norm=self.batch_norm,
             mask=support_mask,
             training=training,
@@ -95,19 +92,31 @@ class MetricLearner(MetaLearner):
         query_mask: tf.Tensor | None,
         training: bool,
     ) -> tf.Tensor:
-        """Features `[Q, *f]` of the queries."""
-        features = call_on_queries(
+        """Returns features `[Q, *f]` of the queries."""
+        features, _ = call_shared_network(
             self.encoder,
-            statistics,
             query_x,
+            part="queries",
             batch_norm=self.batch_norm,
+            statistics=statistics,
             mask=query_mask,
             training=training,
         )
         return tf.cast(features, self.variable_dtype)
 
-    def members(self, support_y: tf.Tensor, support_mask: tf.Tensor | None) -> tf.Tensor:
-        """`[S, n_way]`: 1 where an example belongs to a class, 0 elsewhere and for padding.
+    def members(
+        self,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        n_way: tf.Tensor | None = None,
+    ) -> tf.Tensor:
+        """Returns `[S, n_way]`: 1 if an example belongs to a class, 0 otherwise and for padding.
+
+        Args:
+            support_y: tf.Tensor `[S]`. Labels.
+            support_mask: tf.Tensor `[S]` or None. 0 for padding.
+            n_way: tf.Tensor, scalar int32, or None. The number of classes; the largest label plus
+                one if None. Defaults to None.
 
         Raises:
             ValueError: If the labels are no labels, but regression targets.
@@ -120,58 +129,35 @@ class MetricLearner(MetaLearner):
         labels = tf.cast(support_y, tf.int32)
         if support_mask is not None:
             labels = tf.where(tf.cast(support_mask, tf.bool), labels, -1)
-        n_way = _N_WAY.get().get(id(self))
         if n_way is None:
             n_way = tf.reduce_max(labels) + 1
         return tf.one_hot(labels, n_way, dtype=self.variable_dtype)
 
-    @contextlib.contextmanager
-    def for_n_way(self, n_way: tf.Tensor | None) -> Iterator[None]:
-        """While it is open, all tasks have n_way classes, where the labels would tell how many.
+    # === What others want to know ===
 
-        All tasks of the thread that opened it: learners are called and exported in several at once.
-        """
-        token = _N_WAY.set({**_N_WAY.get(), id(self): n_way})
-        try:
-            yield
-        finally:
-            _N_WAY.reset(token)
+    def input_network(self) -> keras.Model:
+        return self.encoder
 
-    # === One task ===
-
-    def adapt(
-        self, support_x: Any, support_y: Any, class_names: Sequence[str] | None = None
-    ) -> keras.Model:
-        """Learns one task, for good. See `MetaLearner.adapt`.
-
-        Raises:
-            ValueError: Also if a class between 0 and the largest label has no example.
-        """
-        if np.size(support_y) and np.ndim(support_y) == 1:
-            check_labels(np.asarray(support_y))
-        return super().adapt(support_x, support_y, class_names)
+    def check_task(self, support_x: np.ndarray, support_y: np.ndarray) -> None:
+        if support_y.ndim == 1:
+            check_labels(support_y)
 
     def task_encoder(self, statistics: list[tf.Tensor]) -> keras.Model | None:
-        """A copy of the encoder that normalises by a task's statistics, as a plain Keras model.
+        """Makes a copy of the encoder that normalises by a task's statistics.
 
-        None where no plain Keras model does what this learner does, because queries are normalised
-        by their own statistics, or where a subclassed encoder does not tell its shapes.
+        Returns:
+            A plain Keras model; None if none does what this learner does, because queries are
+            normalised by their own statistics, or a subclassed encoder does not tell its shapes.
         """
         together = normalises_together(self.batch_norm, self.encoder)
         if together or not hasattr(self.encoder, "input_shape"):
             return None
         return copy_with_statistics(self.encoder, statistics)
 
-    # === Config ===
-
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "encoder": keras.saving.serialize_keras_object(self.encoder),
-            "batch_norm": self.batch_norm,
-        }
+        return {**super().get_config(), **constructor_arguments(self)}
 
 
 def flat(features: tf.Tensor) -> tf.Tensor:
-    """`[N, d]`, from features `[N, *f]`."""
+    """Reshapes features `[N, *f]` to `[N, d]`."""
     return tf.reshape(features, [tf.shape(features)[0], -1])

@@ -7,9 +7,8 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.adapted_model import repeated
-from tfmeta.learners.functional import BatchNorm
 from tfmeta.learners.metric_learner import MetricLearner, flat
+from tfmeta.networks import BatchNorm, repeated
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -20,11 +19,12 @@ class PrototypicalNetwork(MetricLearner):
     normalised together, in one batch; here, in the transductive mode, each by its own statistics.
 
     Args:
-        encoder: Any Keras 3 model from `[N, *x]` to features of any shape, such as
+        encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape, such as
             `tfmeta.backbones.conv4(None, …)`.
-        distance: `"euclidean"`: the logits are the negative *squared* Euclidean distances, as
-            published. `"cosine"`: they are the cosine similarities.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
+        distance: str. `"euclidean"`: the logits are the negative *squared* Euclidean distances, as
+            published. `"cosine"`: they are the cosine similarities. Defaults to `"euclidean"`.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
 
     Reference:
@@ -47,13 +47,14 @@ class PrototypicalNetwork(MetricLearner):
     def __init__(
         self,
         encoder: keras.Model,
+        *,
         distance: Literal["euclidean", "cosine"] = "euclidean",
         batch_norm: BatchNorm = "transductive",
         **kwargs: Any,
     ) -> None:
         if distance not in ("euclidean", "cosine"):
             raise ValueError(f'distance must be "euclidean" or "cosine"; got {distance!r}.')
-        super().__init__(encoder, batch_norm, **kwargs)
+        super().__init__(encoder, batch_norm=batch_norm, **kwargs)
         self.distance = distance
         self.build_if_possible()
 
@@ -63,9 +64,10 @@ class PrototypicalNetwork(MetricLearner):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None = None,
         training: bool = False,
+        n_way: tf.Tensor | None = None,
     ) -> dict[str, Any]:
-        """The mean feature of each class. See `MetaLearner.adapt_task`."""
-        members = self.members(support_y, support_mask)
+        """Takes the mean feature of each class. See `MetaLearner.adapt_task`."""
+        members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
         sums = tf.matmul(members, flat(features), transpose_a=True)
         counts = tf.reduce_sum(members, axis=0)[:, None]
@@ -82,13 +84,15 @@ class PrototypicalNetwork(MetricLearner):
         query_mask: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Logits by distance. See `MetaLearner.predict_task`."""
+        """Returns logits by distance. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
-        # A class without examples is never predicted.
-        return self._logits(flat(features), state["prototypes"]) - 1e9 * state["is_missing"]
+        logits = self._logits(flat(features), state["prototypes"])
+        # A class without examples is never predicted. Half precision ends before -1e9.
+        lowest = tf.cast(max(-1e9, logits.dtype.min), logits.dtype)
+        return tf.where(state["is_missing"] > 0, lowest, logits)
 
     def _logits(self, features: Any, prototypes: Any) -> Any:
-        """`[Q, n_way]`, from features `[Q, d]` and prototypes `[n_way, d]` or `[Q, n_way, d]`."""
+        """Compares features `[Q, d]` with prototypes `[n_way, d]` or `[Q, n_way, d]`."""
         features = keras.ops.expand_dims(features, axis=1)
         if self.distance == "cosine":
             features = keras.ops.normalize(features, axis=-1)
@@ -96,14 +100,11 @@ class PrototypicalNetwork(MetricLearner):
             return keras.ops.sum(features * prototypes, axis=-1)
         return -keras.ops.sum(keras.ops.square(features - prototypes), axis=-1)
 
-    def adapted_model(self, state: dict[str, Any]) -> keras.Model:
-        """A plain Keras model: a copy of the encoder, and the distances to the prototypes."""
+    def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
+        """Makes a copy of the encoder, followed by the distances to the prototypes."""
         encoder = self.task_encoder(state["statistics"])
         if encoder is None:
-            return super().adapted_model(state)
+            return None
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = keras.layers.Flatten(dtype=self.variable_dtype)(encoder(x))
         return keras.Model(x, self._logits(features, repeated(features, state["prototypes"])))
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "distance": self.distance}

@@ -8,39 +8,41 @@ import keras
 import tensorflow as tf
 
 from tfmeta.backbones import relation_module as published_relation_module
-from tfmeta.learners.adapted_model import copy_with_statistics, repeated
-from tfmeta.learners.functional import (
+from tfmeta.checks import check_model
+from tfmeta.learners.metric_learner import MetricLearner
+from tfmeta.learners.one_hot_squared_error import OneHotSquaredError
+from tfmeta.networks import (
     BatchNorm,
     Pairs,
     batch_norm_layers,
-    call_on_queries,
-    call_on_support,
-    check_model,
+    call_shared_network,
+    copy_with_statistics,
     normalises_together,
+    prepare_network,
+    repeated,
 )
-from tfmeta.learners.metric_learner import MetricLearner
 
 
 @keras.saving.register_keras_serializable("tfmeta")
 class RelationNetwork(MetricLearner):
     """Scores how well a query and each class belong together, by a network of two parts.
 
-    Predictions are scores from 0 to 1 rather than logits: compile with `learner.default_loss()`,
-    the squared error of these to one-hot labels.
+    Predictions are scores from 0 to 1 instead of logits: compile with `learner.default_loss()`,
+    their squared error to one-hot labels.
 
     Deviations from the paper's code: convolutions have no bias (see `relation_encoder`), and the
     images are not standardised: behind a convolution without padding, batch norm undoes a positive
     scale and a shift of them (up to its epsilon).
 
     Args:
-        encoder: The embedding module, any Keras 3 model from `[N, *x]` to features, such as
-            `tfmeta.backbones.relation_encoder`.
-        relation_module: Any Keras 3 model from pairs of features, the support's before the
-            query's on the last axis, to `[N, 1]` scores. Defaults to the published one,
-            `tfmeta.backbones.relation_module`, for the encoder's maps.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`. The relation
-            module's, too: in the `"support"` mode by the pairs of the support examples with the
-            classes.
+        encoder: keras.Model. The embedding module, any Keras 3 model from `[N, *x]` to features,
+            such as `tfmeta.backbones.relation_encoder`.
+        relation_module: keras.Model or None. Any Keras 3 model from pairs of features, the
+            support's before the query's on the last axis, to `[N, 1]` scores. Defaults to None, the
+            published one, `tfmeta.backbones.relation_module`, for the encoder's maps.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. In the mode
+            `"support"`, the relation module's normalise by the pairs of the support examples with
+            the classes. Defaults to `"transductive"`.
         **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
 
     Reference:
@@ -64,12 +66,14 @@ class RelationNetwork(MetricLearner):
         self,
         encoder: keras.Model,
         relation_module: keras.Model | None = None,
+        *,
         batch_norm: BatchNorm = "transductive",
         **kwargs: Any,
     ) -> None:
         if relation_module is not None:
             check_model("relation_module", relation_module)
-        super().__init__(encoder, batch_norm, **kwargs)
+            prepare_network(relation_module)
+        super().__init__(encoder, batch_norm=batch_norm, **kwargs)
         self.relation_module = relation_module
         self.build_if_possible()
 
@@ -106,9 +110,10 @@ class RelationNetwork(MetricLearner):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None = None,
         training: bool = False,
+        n_way: tf.Tensor | None = None,
     ) -> dict[str, Any]:
-        """The sum of each class's features. See `MetaLearner.adapt_task`."""
-        members = self.members(support_y, support_mask)
+        """Sums each class's features. See `MetaLearner.adapt_task`."""
+        members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
         classes = tf.tensordot(members, features, axes=[[0], [0]])
         state = {
@@ -118,9 +123,10 @@ class RelationNetwork(MetricLearner):
             "relation_statistics": [],
         }
         if self.batch_norm == "support" and batch_norm_layers(self.relation_module):
-            _, state["relation_statistics"] = call_on_support(
+            _, state["relation_statistics"] = call_shared_network(
                 self.relation_module,
                 Pairs(classes, features),
+                part="support",
                 batch_norm=self.batch_norm,
                 mask=_per_pair(support_mask, classes),
                 training=training,
@@ -134,13 +140,14 @@ class RelationNetwork(MetricLearner):
         query_mask: tf.Tensor | None = None,
         training: bool = False,
     ) -> tf.Tensor:
-        """Scores from 0 to 1. See `MetaLearner.predict_task`."""
+        """Returns scores from 0 to 1. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
-        scores = call_on_queries(
+        scores, _ = call_shared_network(
             self.relation_module,
-            state["relation_statistics"],
             Pairs(state["classes"], features),
+            part="queries",
             batch_norm=self.batch_norm,
+            statistics=state["relation_statistics"],
             mask=_per_pair(query_mask, state["classes"]),
             training=training,
         )
@@ -148,11 +155,11 @@ class RelationNetwork(MetricLearner):
         # A class without examples is never predicted.
         return tf.cast(scores, self.variable_dtype) * state["is_there"]
 
-    def adapted_model(self, state: dict[str, Any]) -> keras.Model:
-        """A plain Keras model: copies of both modules, and the classes' features."""
+    def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
+        """Makes copies of both modules, joined by the classes' features."""
         encoder = self.task_encoder(state["statistics"])
         if encoder is None or normalises_together(self.batch_norm, self.relation_module):
-            return super().adapted_model(state)
+            return None
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
         features = encoder(x)
         n_way, *shape = state["classes"].shape
@@ -164,34 +171,6 @@ class RelationNetwork(MetricLearner):
         scores = copy_with_statistics(self.relation_module, state["relation_statistics"])(pairs)
         scores = keras.ops.reshape(scores, [-1, n_way])
         return keras.Model(x, keras.ops.cast(scores, self.variable_dtype))
-
-    def get_config(self) -> dict[str, Any]:
-        module = keras.saving.serialize_keras_object(self.relation_module)
-        return {**super().get_config(), "relation_module": module}
-
-
-@keras.saving.register_keras_serializable("tfmeta")
-class OneHotSquaredError(keras.losses.Loss):
-    """Mean squared error between scores and one-hot labels.
-
-    Args:
-        **kwargs: As in `keras.losses.Loss`: `reduction`, `name`.
-
-    Example:
-
-    >>> round(float(OneHotSquaredError()([[1]], [[[0.0, 0.5, 1.0]]])), 4)
-    0.4167
-    """
-
-    def __init__(self, **kwargs: Any) -> None:
-        kwargs.setdefault("name", "one_hot_squared_error")
-        super().__init__(**kwargs)
-
-    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """`[…]`, from labels `[…]` and scores `[…, n_way]`."""
-        y_pred = tf.convert_to_tensor(y_pred)
-        labels = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
-        return tf.reduce_mean(tf.square(y_pred - labels), axis=-1)
 
 
 def _per_pair(mask: tf.Tensor | None, classes: tf.Tensor) -> tf.Tensor | None:

@@ -7,13 +7,14 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.learners.functional import BatchNorm
-from tfmeta.learners.maml import MAML, State
-from tfmeta.learners.meta_learner import only_task
+from tfmeta.learners.inner_batches import Support
+from tfmeta.learners.inner_loop import InnerLoopLearner, State
+from tfmeta.learners.meta_training import TaskUpdate, TrainingTask
+from tfmeta.networks import BatchNorm
 
 
 @keras.saving.register_keras_serializable("tfmeta")
-class Reptile(MAML):
+class Reptile(InnerLoopLearner):
     """Trains on one task after another, and moves the initialisation some way to each result.
 
     The outer update is no gradient of a loss: the optimizer gets φ − mean of φ̃ over the tasks of a
@@ -30,15 +31,21 @@ class Reptile(MAML):
     not act in the inner loop, and so not at all.
 
     Args:
-        network: The base network; see `tfmeta.MAML`.
-        inner_learning_rate: Step size of the inner optimizer, > 0.
-        inner_steps: Inner steps k in meta-training.
-        test_inner_steps: Inner steps elsewhere; defaults to `inner_steps`.
-        inner_batch_size: Support examples per inner step; None for all of them.
-        inner_loss: Any Keras loss; defaults to sparse categorical cross-entropy from logits.
-        batch_norm: How `BatchNormalization` layers normalise; see `tfmeta.MAML`.
-        inner_rule: The inner optimizer, `"sgd"` or `"adam"`, or another without meta-parameters.
+        network: keras.Model. The base network; see `tfmeta.MAML`.
+        inner_learning_rate: float > 0. Step size of the inner optimizer. Defaults to 0.001.
+        inner_steps: int ≥ 0. Inner steps k in meta-training. Defaults to 5.
+        test_inner_steps: int ≥ 0 or None. Inner steps elsewhere. Defaults to None, `inner_steps`.
+        inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
+        inner_loss: str, function or keras.losses.Loss. See `tfmeta.MAML`. Defaults to None, sparse
+            categorical cross-entropy from logits.
+        batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
+            `"transductive"`.
+        inner_rule: str, dict or InnerRule. The inner optimizer: `"sgd"`, `"adam"`, or another rule
+            without meta-parameters. Defaults to `"sgd"`.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
+
+    Raises:
+        ValueError: Also if the inner rule has meta-parameters.
 
     Reference:
         Nichol, Achiam, Schulman (2018), On First-Order Meta-Learning Algorithms,
@@ -48,7 +55,9 @@ class Reptile(MAML):
     Example:
 
     >>> import tfmeta
-    >>> learner = Reptile(tfmeta.backbones.mlp(), 0.02, inner_steps=5, inner_loss="mse")
+    >>> learner = Reptile(
+    ...     tfmeta.backbones.mlp(), inner_learning_rate=0.02, inner_steps=5, inner_loss="mse"
+    ... )
     >>> learner.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse")
     >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=10, meta_batch_size=4, seed=0)
     >>> history = learner.fit(tasks, steps_per_epoch=2, shuffle=False, verbose=0)
@@ -59,6 +68,7 @@ class Reptile(MAML):
     def __init__(
         self,
         network: keras.Model,
+        *,
         inner_learning_rate: float = 0.001,
         inner_steps: int = 5,
         test_inner_steps: int | None = None,
@@ -70,16 +80,17 @@ class Reptile(MAML):
     ) -> None:
         super().__init__(
             network,
-            inner_learning_rate,
-            inner_steps,
-            test_inner_steps,
+            kwargs,
+            inner_learning_rate=inner_learning_rate,
+            inner_steps=inner_steps,
+            test_inner_steps=test_inner_steps,
             first_order=True,
             inner_loss=inner_loss,
             batch_norm=batch_norm,
             inner_rule=inner_rule,
             inner_batch_size=inner_batch_size,
-            **kwargs,
         )
+        self.build_if_possible()
 
     def build(self, input_shape: Any) -> None:
         super().build(input_shape)
@@ -89,7 +100,8 @@ class Reptile(MAML):
                 'its outer update only moves the initialisation. Use inner_rule="sgd" or "adam".'
             )
 
-    def _weights(self) -> tuple[list[keras.Variable], list[bool]]:
+    def start_weights(self) -> tuple[list[keras.Variable], list[bool]]:
+        """Returns the network's weights, all of which adapt."""
         weights = self.network.trainable_variables
         return weights, [True for _ in weights]
 
@@ -99,6 +111,7 @@ class Reptile(MAML):
         support_y: tf.Tensor,
         support_mask: tf.Tensor | None = None,
         training: bool = False,
+        n_way: tf.Tensor | None = None,
     ) -> State:
         """Takes the inner steps: the task's weights. See `MetaLearner.adapt_task`.
 
@@ -106,51 +119,41 @@ class Reptile(MAML):
         the paper tests with would take longer to trace, and tens of megabytes in a servable.
         """
         steps = self.inner_steps if training else self.test_inner_steps
-        support = support_x, support_y, support_mask
+        support = Support(support_x, support_y, support_mask)
 
         def next_step(step: tf.Tensor, state: State, memory: Any) -> tuple[tf.Tensor, State, Any]:
-            return step + 1, *self._step(state, memory, *support, step, training, self.first_order)
+            return step + 1, *self.inner_step(state, memory, support, step, training, True)
 
         _, state, _ = tf.while_loop(
             lambda step, *_: step < steps,
             next_step,
-            (tf.constant(0), *self._start()),
+            (tf.constant(0), *self.start()),
             maximum_iterations=steps,  # XLA wants to know it for a gradient.
         )
-        return self._with_statistics(state, support_x, support_mask, training)
+        return self.with_statistics(state, support, training)
 
     def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-        """`[T]`: all tasks count alike, whatever the loss that is only reported."""
+        """Returns `[T]`: all tasks weigh the same, whatever the loss that is only reported."""
         return tf.fill([n_tasks], 1 / tf.cast(n_tasks, keras.backend.floatx()))
 
-    def task_gradients(
-        self,
-        inputs: dict[str, tf.Tensor],
-        y: tf.Tensor,
-        sample_weight: tf.Tensor | None,
-        weight: tf.Tensor,
-        index: tf.Tensor,
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, list[tf.Tensor]]:
-        """The way from the task's weights back to the initialisation, in a gradient's place."""
+    def task_gradients(self, task: TrainingTask) -> TaskUpdate:
+        """Returns the way from the task's weights back to the initialisation as the gradient."""
 
-        def run(episode: dict[str, tf.Tensor], training: bool) -> tuple[State, tf.Tensor]:
+        def run() -> tuple[State, tf.Tensor]:
+            episode = task.episode
             mask = episode.get("support_mask")
-            state = self.adapt_task(episode["support_x"], episode["support_y"], mask, training)
+            state = self.adapt_task(episode["support_x"], episode["support_y"], mask, training=True)
             predictions = self.predict_task(
-                state, episode["query_x"], episode.get("query_mask"), training
+                state, episode["query_x"], episode.get("query_mask"), training=True
             )
             return state, tf.cast(predictions, self.variable_dtype)
 
-        (state, predictions), updates = self._run_task(only_task(inputs), index, True, run)
-        loss, _ = self._task_loss(inputs, y, sample_weight, weight, predictions)
+        (state, predictions), assigned = self._run_task(run, task.index, training=True)
+        loss, _ = self._task_loss(task, predictions)
         # An optimizer that scales losses divides what it gets by the scale, and under a strategy it
         # sums over the replicas.
-        share = self.optimizer.scale_loss(weight)
+        share = self.optimizer.scale_loss(task.weight)
         share /= tf.distribute.get_strategy().num_replicas_in_sync
         pairs = zip(self.trainable_variables, state["trainable"], strict=True)
-        return loss, [(v - w) * tf.cast(share, w.dtype) for v, w in pairs], predictions, updates
-
-    def get_config(self) -> dict[str, Any]:
-        config = super().get_config()
-        del config["first_order"]
-        return config
+        gradients = [(v - w) * tf.cast(share, w.dtype) for v, w in pairs]
+        return TaskUpdate(loss, gradients, predictions, assigned)

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfmeta import keras_internals
+
 
 def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tensor:
     """Shifts and scales each channel to variance 1 and a given mean over all other axes.
@@ -122,45 +124,27 @@ def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
 
 
 def _last(x: tf.Tensor) -> tf.Tensor:
-    """The same; a third derivative raises an error, where it would be wrong without notice."""
-    message = "tfmeta.ops.normalize has no third derivative."
-    return tf.raw_ops.PreventGradient(input=x, message=message)
+    """Returns `x`; a third derivative, which would be silently wrong, raises an error."""
+    return keras_internals.without_gradient(x, "tfmeta.ops.normalize has no third derivative.")
 
 
 class _Fused:
     """TensorFlow's own kernels, each one operation; for float32."""
 
     def __init__(self, epsilon: float) -> None:
-        self.options: dict[str, Any] = {"epsilon": epsilon, "is_training": True}
+        self.epsilon = epsilon
 
     def forward(self, x: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        none = tf.zeros([0])
-        saved = tf.raw_ops.FusedBatchNormV3(
-            x=x,
-            scale=tf.ones([x.shape[-1]]),
-            offset=offset,
-            mean=none,
-            variance=none,
-            **self.options,
-        )
+        saved = keras_internals.fused_batch_norm(x, offset, self.epsilon)
         return saved.y, saved
 
     def backward(self, g: tf.Tensor, x: tf.Tensor, saved: Any) -> tuple[tf.Tensor, ...]:
-        gradients = tf.raw_ops.FusedBatchNormGradV3(
-            y_backprop=g,
-            x=x,
-            scale=tf.ones([x.shape[-1]]),
-            reserve_space_1=saved.reserve_space_1,
-            reserve_space_2=saved.reserve_space_2,
-            reserve_space_3=saved.reserve_space_3,
-            **self.options,
-        )
-        return gradients.x_backprop, gradients.offset_backprop, gradients.scale_backprop
+        return keras_internals.fused_batch_norm_gradient(g, x, saved, self.epsilon)
 
     def scale(self, saved: Any, n_rows: tf.Tensor) -> tf.Tensor:
         # The kernel gives the unbiased variance, which it takes for that of n - 1 ≥ 1 rows.
         variance = saved.batch_variance * ((n_rows - 1) / n_rows)
-        return tf.math.rsqrt(variance + self.options["epsilon"])
+        return tf.math.rsqrt(variance + self.epsilon)
 
 
 class _Plain:

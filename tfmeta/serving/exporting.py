@@ -15,8 +15,8 @@ import tensorflow as tf
 
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
-from tfmeta.learners.functional import normalises_together
 from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.networks import normalises_together
 from tfmeta.serving import gate, signatures
 from tfmeta.serving.publishing import publish
 from tfmeta.serving.server import write_settings

@@ -93,11 +93,10 @@ def of_learner(
         return _checked_support(inputs, is_regression, n_outputs)
 
     def adapt_and_predict(inputs: Tensors) -> dict[str, tf.Tensor]:
-        checked, n_way = support_of(inputs)
+        checked, _ = support_of(inputs)
         name = _name_in(inputs, "query_x")
         queries = _finite(name, inputs[name])
-        with learner.for_n_way(n_way):
-            predictions = learner({**checked, "query_x": queries}, training=False)
+        predictions = learner({**checked, "query_x": queries}, training=False)
         return _named(predictions, learner.output_kind, ", ".join(inputs))
 
     dtype = learner.variable_dtype
@@ -143,12 +142,11 @@ def _in_two_steps(
 
     def adapt(inputs: Tensors) -> dict[str, tf.Tensor]:
         checked, n_way = support_of(inputs)
-        with learner.for_n_way(n_way):
-            leaves = tf.map_fn(
-                lambda x: keras.tree.flatten(learner.adapt_task(**x)),
-                checked,
-                fn_output_signature=list(state.leaves.values()),
-            )
+        leaves = tf.map_fn(
+            lambda x: keras.tree.flatten(learner.adapt_task(**x, n_way=n_way)),
+            checked,
+            fn_output_signature=list(state.leaves.values()),
+        )
         of = f"learned from {_name_in(inputs, 'support_x')} and support_y"
         return {
             name: _finite(f"{name}, {of},", x) for name, x in zip(state.leaves, leaves, strict=True)
@@ -180,9 +178,8 @@ def _state_of_one(learner: MetaLearner, support: dict[str, tf.TensorSpec]) -> _S
     """The state of a task, as `adapt_task` returns it."""
 
     def structure_for(n_support: int, n_way: int) -> Any:
-        def adapt(*task: tf.Tensor) -> Any:
-            with learner.for_n_way(tf.constant(n_way)):
-                return learner.adapt_task(*task)
+        def adapt(x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor) -> Any:
+            return learner.adapt_task(x, y, mask, n_way=tf.constant(n_way))
 
         one = [tf.TensorSpec([n_support, *x.shape[2:]], x.dtype) for x in support.values()]
         outputs = tf.function(adapt, autograph=False).get_concrete_function(*one)

@@ -1,0 +1,26 @@
+"""Checks of arguments that several rooms share."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import keras
+
+
+def check_integer(name: str, value: Any, minimum: int) -> None:
+    """Raises a ValueError unless `value` is an integer of at least `minimum`."""
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name} must be an integer ≥ {minimum}; got {value!r}.")
+
+
+def check_positive(name: str, value: Any) -> None:
+    """Raises a ValueError unless `value` is a number above 0."""
+    if not isinstance(value, numbers.Real) or not float(value) > 0:
+        raise ValueError(f"{name} must be > 0; got {value!r}.")
+
+
+def check_model(name: str, model: Any) -> None:
+    """Raises a ValueError unless `model` is a Keras model."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"{name} must be a keras.Model; got {type(model).__name__}.")

@@ -1,0 +1,63 @@
+"""Inner update rules: how an inner step changes a task's weights, and what is learned about it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from tfmeta.inner_rules.adam import Adam
+from tfmeta.inner_rules.lstm import LSTMRule
+from tfmeta.inner_rules.momentum import Momentum
+from tfmeta.inner_rules.per_layer_per_step import PerLayerPerStep
+from tfmeta.inner_rules.per_parameter import PerParameter
+from tfmeta.inner_rules.rule import InnerRule, Step, Tensors
+from tfmeta.inner_rules.sgd import SGD
+from tfmeta.registry import find
+
+BY_NAME: dict[str, type[InnerRule]] = {
+    "sgd": SGD,
+    "momentum": Momentum,
+    "per_parameter": PerParameter,
+    "per_layer_per_step": PerLayerPerStep,
+    "adam": Adam,
+}
+
+
+def get(rule: str | Mapping[str, Any] | InnerRule) -> InnerRule:
+    """An inner update rule by its name, by `{name: …, option: …}`, or itself.
+
+    Raises:
+        ValueError: If there is no rule of this name, or it has no such option.
+
+    Example:
+
+    >>> get({"name": "momentum", "momentum": 0.5}).initial_momentum
+    0.5
+    """
+    if isinstance(rule, InnerRule):
+        return rule
+    if not isinstance(rule, str | Mapping):
+        raise ValueError(
+            f"An inner rule is a name, {{name: …, option: …}} or an InnerRule object; got {rule!r}."
+        )
+    options = {"name": rule} if isinstance(rule, str) else dict(rule)
+    name = options.pop("name", None)
+    try:
+        return find("inner rule", name, BY_NAME)(**options)
+    except TypeError as error:
+        raise ValueError(f"inner rule {name!r}: {error}") from error
+
+
+__all__ = [
+    "BY_NAME",
+    "SGD",
+    "Adam",
+    "InnerRule",
+    "LSTMRule",
+    "Momentum",
+    "PerLayerPerStep",
+    "PerParameter",
+    "Step",
+    "Tensors",
+    "get",
+]

@@ -1,0 +1,82 @@
+"""The base class of inner update rules."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import keras
+import tensorflow as tf
+
+Tensors = list[tf.Tensor]
+# A number if inner steps are unrolled, a scalar int32 tensor if they are a loop of the graph.
+Step: TypeAlias = int | tf.Tensor
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class InnerRule(keras.layers.Layer):
+    """Base class of inner update rules: a Keras layer whose variables are meta-parameters.
+
+    A rule supplies `update`, and where it needs them `make` (its meta-parameters) and `start` (its
+    memory at a task's first step). The learner meta-learns a rule's trainable variables along with
+    the initialisation.
+
+    Example:
+
+    >>> class Signs(InnerRule):
+    ...     def update(self, weights, gradients, loss, memory, step):
+    ...         rate = self.inner_learning_rate
+    ...         pairs = zip(weights, gradients, strict=True)
+    ...         return [w - rate * tf.sign(g) for w, g in pairs], memory
+    >>> import tfmeta
+    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), 0.1, inner_loss="mse", inner_rule=Signs())
+    >>> learner.adapt([[0.0]], [[1.0]]).predict(tf.zeros([1, 1]), verbose=0).shape
+    (1, 1)
+    """
+
+    # The most inner steps that the rule is defined for; None for any number.
+    max_inner_steps: int | None = None
+
+    def make(
+        self, weights: Sequence[keras.Variable], inner_learning_rate: float, inner_steps: int
+    ) -> None:
+        """Called once by the learner, when the shapes are known: creates the meta-parameters.
+
+        Args:
+            weights: What has the shapes and dtypes of the values that the rule will change:
+                variables, or tensors.
+            inner_learning_rate: The learner's (initial) step size.
+            inner_steps: The learner's inner steps in meta-training.
+        """
+        self.inner_learning_rate = inner_learning_rate
+
+    def start(self, weights: Tensors) -> Any:
+        """The rule's memory before a task's first step: any nesting of tensors.
+
+        In `tfmeta.Reptile`, whose inner steps are a loop of the graph, `update` must return the
+        memory in the same nesting, with the same shapes and dtypes.
+        """
+        return ()
+
+    def update(
+        self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
+    ) -> tuple[Tensors, Any]:
+        """One inner step. Pure: differentiable by everything that it gets and by its variables.
+
+        Args:
+            weights: The values that adapt.
+            gradients: Of the support set's loss by these values.
+            loss: Scalar, that loss.
+            memory: What `start` or the last step returned.
+            step: Number of the step, from 0: an integer, or in the loop of `tfmeta.Reptile` a
+                scalar int32 tensor, by which Python can neither branch nor index a list.
+
+        Returns:
+            The new values, and the memory.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement update.")
+
+
+def weights_dtype(weights: Sequence[keras.Variable]) -> str:
+    """Returns the float type of the weights, whatever the global one is."""
+    return keras.backend.standardize_dtype(weights[0].dtype)

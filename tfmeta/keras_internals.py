@@ -1,0 +1,181 @@
+"""Every private or fragile part of Keras and TensorFlow that tfmeta rests on.
+
+Each function says what it rests on, and tests/test_keras_internals.py fails loudly when an upgrade
+changes that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+# === Layers ===
+
+
+def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
+    """Yields a model and all layers in it, nested ones included.
+
+    Rests on `Layer._flatten_layers`, for which Keras has no public name.
+    """
+    return model._flatten_layers()
+
+
+def replace_method(
+    layer: keras.layers.Layer, name: str, make: Callable[[Any], Callable[..., Any]]
+) -> None:
+    """Replaces a method of one layer, once: later calls with the same layer and name do nothing.
+
+    Rests on Keras looking `call` and `convolution_op` up on the instance each time, and on the
+    instance's dictionary being open to what Keras does not track.
+
+    Args:
+        layer: keras.layers.Layer. The layer.
+        name: str. The method's name.
+        make: function. Makes the new method from the layer.
+    """
+    if name not in vars(layer):
+        vars(layer)[name] = make(layer)
+
+
+def is_stock_batch_norm(layer: keras.layers.Layer) -> bool:
+    """Returns whether Keras's own batch normalisation computes this layer's output."""
+    return type(layer).call is keras.layers.BatchNormalization.call
+
+
+def is_stock_conv2d(layer: keras.layers.Layer) -> bool:
+    """Returns whether Keras's own 2-D convolution computes this layer's product.
+
+    Rests on `Conv2D.convolution_op`, a public method that users may override.
+    """
+    conv2d = keras.layers.Conv2D
+    return isinstance(layer, conv2d) and type(layer).convolution_op is conv2d.convolution_op
+
+
+def uses_batch_renorm(layer: keras.layers.BatchNormalization) -> bool:
+    """Returns whether a layer renormalises. Not every version of Keras has the option."""
+    return bool(getattr(layer, "renorm", False))
+
+
+# === Models ===
+
+
+class NoSaveSignature:
+    """Keeps Keras from guessing, when a model is saved or exported, that it takes an array.
+
+    Rests on the name `Model._default_save_signature`: under another name, saving traces again.
+    """
+
+    @property
+    def _default_save_signature(self) -> None:
+        return None
+
+
+def loss_tracker(model: keras.Model) -> Any:
+    """Returns the metric in which Keras keeps a model's mean loss, or None before `compile`.
+
+    Rests on `Trainer._loss_tracker`. A metric of the user's may be called "loss", too.
+    """
+    return getattr(model, "_loss_tracker", None)
+
+
+# === Seeds ===
+
+
+def is_seed_state(variable: keras.Variable) -> bool:
+    """Returns whether a variable is the state of a `keras.random.SeedGenerator`.
+
+    Rests on its name and on its layout, `[seed, counter]`.
+    """
+    return variable.name == "seed_generator_state"
+
+
+def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
+    """Returns the shift `[offset, 0]` to add to a seed generator's state for another seed."""
+    return tf.cast(tf.stack([offset, tf.zeros_like(offset)]), variable.dtype)
+
+
+# === Moments ===
+
+
+def install_moments(moments: Callable[..., Any]) -> None:
+    """Makes Keras's normalisation layers compute mean and variance by `moments`.
+
+    Keras reaches `tf.nn.moments` through TensorFlow's public module at each call, and offers no
+    other place to exchange it. The replacement is installed once, when tfmeta is imported; it must
+    itself call `original_moments` wherever tfmeta has no say.
+
+    Args:
+        moments: function. Takes what `tf.nn.moments` takes.
+    """
+    tf.nn.moments = moments
+
+
+original_moments = tf.nn.moments
+
+
+# === Operations ===
+
+
+def fused_batch_norm(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> Any:
+    """Normalises float32 images by their own statistics with TensorFlow's fused kernel.
+
+    Rests on `FusedBatchNormV3` and on its `batch_variance` being the unbiased one.
+
+    Args:
+        x: tf.Tensor `[N, height, width, channels]`, float32.
+        offset: tf.Tensor `[channels]`. The mean to give.
+        epsilon: float. Added to the variance.
+
+    Returns:
+        The operation's outputs: `y`, `batch_variance` and what its gradient needs.
+    """
+    none = tf.zeros([0])
+    return tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=tf.ones([x.shape[-1]]),
+        offset=offset,
+        mean=none,
+        variance=none,
+        epsilon=epsilon,
+        is_training=True,
+    )
+
+
+def fused_batch_norm_gradient(
+    g: tf.Tensor, x: tf.Tensor, saved: Any, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Computes the gradients of `fused_batch_norm` by its input, offset and scale.
+
+    Args:
+        g: tf.Tensor. The gradient by the output.
+        x: tf.Tensor. The input.
+        saved: What `fused_batch_norm` returned.
+        epsilon: float. Added to the variance.
+    """
+    gradients = tf.raw_ops.FusedBatchNormGradV3(
+        y_backprop=g,
+        x=x,
+        scale=tf.ones([x.shape[-1]]),
+        reserve_space_1=saved.reserve_space_1,
+        reserve_space_2=saved.reserve_space_2,
+        reserve_space_3=saved.reserve_space_3,
+        epsilon=epsilon,
+        is_training=True,
+    )
+    return gradients.x_backprop, gradients.offset_backprop, gradients.scale_backprop
+
+
+def without_gradient(x: tf.Tensor, message: str) -> tf.Tensor:
+    """Returns `x`; to differentiate it raises an error with this message."""
+    return tf.raw_ops.PreventGradient(input=x, message=message)
+
+
+def with_unknown_shape(x: tf.Tensor, name: str) -> tf.Tensor:
+    """Returns `x` with a static shape that TensorFlow does not know, so that it can be checked.
+
+    Rests on `PlaceholderWithDefault` keeping the shape that it is given.
+    """
+    return tf.raw_ops.PlaceholderWithDefault(input=x, shape=None, name=name)

@@ -1,0 +1,193 @@
+"""The contract: two pure functions of one task, and what else a learner may say about itself."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmeta import keras_internals
+
+
+class Contract(keras_internals.NoSaveSignature, keras.Model):
+    """What a learner supplies; `MetaLearner` makes a trainable Keras model of it.
+
+    Attributes:
+        takes: str. What the constructor's first argument is: `"network"`, whose outputs are
+            predictions, or `"encoder"`, whose outputs are features.
+        has_inner_steps: bool. Whether a task is learned in steps, after each of which it can be
+            evaluated.
+    """
+
+    takes: Literal["network", "encoder"] = "network"
+    has_inner_steps: bool = False
+
+    def adapt_task(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+        n_way: tf.Tensor | None = None,
+    ) -> Any:
+        """Learns one task from its support set. Pure: changes no variable unless `training`.
+
+        Args:
+            support_x: tf.Tensor `[S, *x]`.
+            support_y: tf.Tensor `[S]` integers, or `[S, *y]` floats. `fit` may have turned integers
+                into floats: cast them before you use them.
+            support_mask: tf.Tensor `[S]` or None. 1 for an example and 0 for padding; None for no
+                padding. Defaults to None.
+            training: bool. Whether this is meta-training. What Keras layers assign then (seeds,
+                moving averages) is kept apart per task and written once per call, averaged over
+                tasks. Defaults to False.
+            n_way: tf.Tensor, scalar int32, or None. The number of classes, the same for all tasks
+                of a meta-batch; None if the task's labels tell it, or there are no classes.
+                Defaults to None.
+
+        Returns:
+            The state of the task: any nesting of dictionaries, lists, tuples and tensors.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement adapt_task.")
+
+    def predict_task(
+        self,
+        state: Any,
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tf.Tensor:
+        """Predicts the queries of one task.
+
+        Args:
+            state: What `adapt_task` returned.
+            query_x: tf.Tensor `[Q, *x]`.
+            query_mask: tf.Tensor `[Q]` or None. 1 for a query and 0 for padding; None for no
+                padding. Defaults to None.
+            training: bool. As in `adapt_task`. Defaults to False.
+
+        Returns:
+            `[Q, n_way]` logits, or `[Q, *y]`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must implement predict_task.")
+
+    def predict_task_by_step(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        query_x: tf.Tensor,
+        query_mask: tf.Tensor | None,
+        inner_steps: int,
+    ) -> tf.Tensor:
+        """Predicts the queries of one task after each of its inner steps.
+
+        Args:
+            support_x: tf.Tensor. As in `adapt_task`; likewise the next two.
+            support_y: tf.Tensor.
+            support_mask: tf.Tensor or None.
+            query_x: tf.Tensor. As in `predict_task`; likewise the next.
+            query_mask: tf.Tensor or None.
+            inner_steps: int. The number of steps, ≥ 0.
+
+        Returns:
+            The predictions after 0, 1, …, `inner_steps` steps: `[inner_steps + 1, Q, n_way]` or
+            `[inner_steps + 1, Q, *y]`.
+
+        Raises:
+            ValueError: If this learner adapts in one go, and has no inner steps.
+        """
+        raise ValueError(
+            f"{type(self).__name__} has no inner steps: evaluate it without inner_steps=."
+        )
+
+    # === What others want to know ===
+
+    @property
+    def output_kind(self) -> Literal["logits", "scores", "values"]:
+        """What `predict_task` returns: logits or scores (from 0 to 1) of classes, or values."""
+        return "logits"
+
+    def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Returns the shape of one example's prediction; None if each task's labels decide it."""
+        return None
+
+    def default_loss(self) -> keras.losses.Loss:
+        """Returns the loss with which the method was published, for classification."""
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+    def check_task(self, support_x: np.ndarray, support_y: np.ndarray) -> None:
+        """Raises a ValueError for a support set of finite numbers that this learner cannot learn.
+
+        Args:
+            support_x: np.ndarray `[S, *x]`, S ≥ 1.
+            support_y: np.ndarray `[S, …]`.
+        """
+
+    def variables_of_predict(self) -> list[keras.Variable]:
+        """Returns the variables that `predict_task` reads; all, if a learner does not say.
+
+        The model of a task keeps their values, so further meta-training does not change it.
+        """
+        return self.variables
+
+    def plain_model(self, state: Any) -> keras.Model | None:
+        """Makes a plain Keras model of a learned task, whose file loads without tfmeta.
+
+        Args:
+            state: What `adapt_task` returned.
+
+        Returns:
+            The model; None if no plain Keras model does what `predict_task` does.
+
+        Raises:
+            NotCopyableError: If Keras cannot copy a network that would be part of it.
+        """
+        return None
+
+    # === Networks ===
+
+    def input_network(self) -> keras.Model | None:
+        """Returns the network that examples enter first; None if there is no such network."""
+        return None
+
+    # === Config ===
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
+        """Makes a learner from what `get_config` returned, Keras objects in it included."""
+        return cls(
+            **{
+                name: keras.saving.deserialize_keras_object(value, custom_objects)
+                if isinstance(value, Mapping) and "class_name" in value
+                else value
+                for name, value in config.items()
+            }
+        )
+
+
+def constructor_arguments(learner: Contract) -> dict[str, Any]:
+    """Returns the configuration of a learner whose constructor arguments are its attributes.
+
+    Args:
+        learner: Contract. A learner that keeps each argument under its own name.
+
+    Returns:
+        Every named argument of the constructor, Keras objects serialised.
+    """
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    names = [
+        name
+        for name, parameter in inspect.signature(type(learner)).parameters.items()
+        if parameter.kind in named
+    ]
+    config: dict[str, Any] = {}
+    for name in names:
+        value = getattr(learner, name)
+        is_plain = value is None or isinstance(value, bool | int | float | str | list | tuple)
+        config[name] = value if is_plain else keras.saving.serialize_keras_object(value)
+    return config

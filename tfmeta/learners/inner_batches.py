@@ -1,0 +1,85 @@
+"""What an inner step takes of a support set: its examples, and their loss."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+import tensorflow as tf
+
+
+class Support(NamedTuple):
+    """The support set of one task."""
+
+    x: tf.Tensor  # [S, *x]
+    y: tf.Tensor  # [S] or [S, *y]
+    mask: tf.Tensor | None  # [S], 0 for padding
+
+
+def mean_loss(
+    loss: keras.losses.Loss | Callable[..., tf.Tensor],
+    y_true: tf.Tensor,
+    y_pred: tf.Tensor,
+    mask: tf.Tensor | None,
+) -> tf.Tensor:
+    """Averages a Keras loss over a task's examples (sums it, if that is its reduction).
+
+    Calling a loss object itself would divide by the number of replicas under a `tf.distribute`
+    strategy, and so shrink the inner learning rate.
+
+    Args:
+        loss: keras.losses.Loss or function of (y_true, y_pred), as `keras.losses.get` returns.
+        y_true: tf.Tensor `[N]` or `[N, *y]`.
+        y_pred: tf.Tensor `[N, n_way]` or `[N, *y]`.
+        mask: tf.Tensor `[N]` or None. 0 for padding.
+
+    Returns:
+        A scalar.
+    """
+    if isinstance(loss, keras.losses.Loss):
+        values, reduction = loss.call, loss.reduction
+    else:
+        values, reduction = loss, "mean"
+    y_true = tf.cast(y_true, y_pred.dtype)
+    if y_true.shape.rank == y_pred.shape.rank - 1 and y_pred.shape[-1] == 1:
+        y_true = y_true[..., None]
+    per_example = values(y_true, y_pred)
+    per_example = tf.reduce_mean(tf.reshape(per_example, [tf.shape(y_pred)[0], -1]), axis=1)
+    if mask is None:
+        return tf.reduce_sum(per_example) if reduction == "sum" else tf.reduce_mean(per_example)
+    mask = tf.cast(mask, per_example.dtype)
+    total = tf.reduce_sum(mask * per_example)
+    return total if reduction == "sum" else tf.math.divide_no_nan(total, tf.reduce_sum(mask))
+
+
+def support_batch(
+    x: tf.Tensor, y: tf.Tensor, mask: tf.Tensor | None, step: int | tf.Tensor, size: int | None
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+    """Returns the mini-batch of an inner step, from a fixed pseudo-random order of the examples.
+
+    Every example is drawn once before any is drawn again. Padding changes nothing.
+
+    Args:
+        x: tf.Tensor `[S, *x]`.
+        y: tf.Tensor `[S]` or `[S, *y]`.
+        mask: tf.Tensor `[S]` or None. 0 for padding.
+        step: int or scalar int32 tf.Tensor. Number of the inner step, from 0.
+        size: int or None. Examples per batch; all if None.
+
+    Returns:
+        The batch's x, y and mask: the whole support set, if that is no more than `size`.
+    """
+    n_rows = tf.shape(x)[0]
+    if size is None or (mask is None and x.shape[0] is not None and x.shape[0] <= size):
+        return x, y, mask
+    exists = tf.ones([n_rows], tf.bool) if mask is None else tf.cast(mask, tf.bool)
+    n_examples = tf.reduce_sum(tf.cast(exists, tf.int32))
+    # Philox gives the same numbers to the first examples, however many rows follow.
+    keys = tf.random.stateless_uniform([n_rows], [0, 0], alg="philox")
+    order = tf.argsort(tf.where(tf.range(n_rows) < n_examples, keys, 2.0), stable=True)
+    order = tf.gather(tf.argsort(tf.cast(~exists, tf.int32), stable=True), order)
+    places = tf.range(size) + tf.where(n_examples > size, step * size, 0)
+    rows = tf.gather(order, places % n_examples)
+    used = (n_examples > size) | (tf.range(size) < n_examples)
+    return tf.gather(x, rows), tf.gather(y, rows), tf.cast(used, tf.float32)

@@ -1,0 +1,32 @@
+"""The loss with which Relation Networks were published."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+@keras.saving.register_keras_serializable("tfmeta")
+class OneHotSquaredError(keras.losses.Loss):
+    """Computes the mean squared error between scores and one-hot labels.
+
+    Args:
+        **kwargs: As in `keras.losses.Loss`: `reduction`, `name`.
+
+    Example:
+
+    >>> round(float(OneHotSquaredError()([[1]], [[[0.0, 0.5, 1.0]]])), 4)
+    0.4167
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        kwargs.setdefault("name", "one_hot_squared_error")
+        super().__init__(**kwargs)
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """Returns `[…]`, from labels `[…]` and scores `[…, n_way]`."""
+        y_pred = tf.convert_to_tensor(y_pred)
+        labels = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
+        return tf.reduce_mean(tf.square(y_pred - labels), axis=-1)

@@ -1,0 +1,49 @@
+"""Users' networks, any Keras models, as pure functions that tasks call with their own weights."""
+
+from tfmeta.networks.batch_norm import (
+    MODES,
+    BatchNorm,
+    batch_norm_layers,
+    check_batch_norm,
+    normalises_together,
+    normalization,
+    statistics_of,
+)
+from tfmeta.networks.calling import (
+    call_network,
+    call_shared_network,
+    carry_over,
+    output_shape,
+    prepare_network,
+    values_of,
+)
+from tfmeta.networks.copies import (
+    NotCopyableError,
+    copy_with_statistics,
+    copy_with_values,
+    repeated,
+)
+from tfmeta.networks.episode import Normalization
+from tfmeta.networks.pairs import Pairs
+
+__all__ = [
+    "MODES",
+    "BatchNorm",
+    "Normalization",
+    "NotCopyableError",
+    "Pairs",
+    "batch_norm_layers",
+    "call_network",
+    "call_shared_network",
+    "carry_over",
+    "check_batch_norm",
+    "copy_with_statistics",
+    "copy_with_values",
+    "normalises_together",
+    "normalization",
+    "output_shape",
+    "prepare_network",
+    "repeated",
+    "statistics_of",
+    "values_of",
+]

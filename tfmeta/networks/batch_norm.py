@@ -1,0 +1,198 @@
+"""Batch norm inside an episode: three modes, one table, one call."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import keras
+import tensorflow as tf
+
+from tfmeta import keras_internals, ops
+from tfmeta.networks.episode import Episode, Normalization, current_episode
+from tfmeta.threads import only_cpu
+
+# How the batch-norm layers of a learner normalise; the one choice that all learners offer.
+BatchNorm = Literal["transductive", "support", "running"]
+
+# What a network is called on: the support set in an inner step; the support set, to prepare for the
+# queries; the queries.
+Part = Literal["inner steps", "support", "queries"]
+
+# By mode and part: the normalisation in meta-training, and elsewhere.
+MODES: dict[BatchNorm, dict[Part, tuple[Normalization, Normalization]]] = {
+    "transductive": {
+        "inner steps": ("batch", "batch"),
+        "support": ("batch", "batch"),
+        "queries": ("batch", "batch"),
+    },
+    "support": {
+        "inner steps": ("batch", "batch"),
+        "support": ("replace", "replace"),
+        "queries": ("moving", "moving"),
+    },
+    "running": {
+        "inner steps": ("update", "moving"),
+        "support": ("update", "moving"),
+        "queries": ("update", "moving"),
+    },
+}
+
+
+def normalization(batch_norm: BatchNorm, part: Part, training: bool) -> Normalization:
+    """Returns by what batch norm normalises.
+
+    Args:
+        batch_norm: str. The learner's mode.
+        part: str. What the network is called on.
+        training: bool. Whether this is meta-training.
+
+    Example:
+
+    >>> normalization("support", "queries", training=True)
+    'moving'
+    """
+    in_training, elsewhere = MODES[batch_norm][part]
+    return in_training if training else elsewhere
+
+
+def check_batch_norm(batch_norm: Any) -> None:
+    """Raises a ValueError unless `batch_norm` is one of the three modes."""
+    if batch_norm not in MODES:
+        raise ValueError(
+            f'batch_norm must be "transductive", "support" or "running"; got {batch_norm!r}.'
+        )
+
+
+def batch_norm_layers(network: keras.Model) -> list[keras.layers.BatchNormalization]:
+    """Returns the network's batch-norm layers that are not frozen, nested ones included."""
+    return [
+        layer
+        for layer in keras_internals.layers_of(network)
+        if keras_internals.is_stock_batch_norm(layer) and layer.trainable
+    ]
+
+
+def normalises_together(batch_norm: BatchNorm, *networks: keras.Model) -> bool:
+    """Returns whether the queries of a task are normalised by their own statistics."""
+    return batch_norm == "transductive" and any(batch_norm_layers(n) for n in networks)
+
+
+def statistics_of(network: keras.Model) -> list[keras.Variable]:
+    """Returns the moving averages of the network's batch-norm layers that are not frozen."""
+    ids = {id(v) for layer in batch_norm_layers(network) for v in layer.non_trainable_variables}
+    return [v for v in network.non_trainable_variables if id(v) in ids]
+
+
+def prepare_batch_norm(network: keras.Model) -> None:
+    """Gives each of a network's stock batch-norm layers the episodic `call`, once.
+
+    Raises:
+        ValueError: If a layer that is not frozen renormalises or synchronises its statistics.
+    """
+    for layer in keras_internals.layers_of(network):
+        if not keras_internals.is_stock_batch_norm(layer):
+            continue
+        keras_internals.replace_method(layer, "call", _episodic_call)
+        if not layer.trainable:
+            continue
+        if keras_internals.uses_batch_renorm(layer):
+            raise ValueError(
+                f"Batch renormalisation is not defined for episodes: layer {layer.name!r} needs "
+                "renorm=False."
+            )
+        if getattr(layer, "synchronized", False):
+            raise ValueError(
+                "Statistics of an episode belong to one task and are not synchronised across "
+                f"replicas: layer {layer.name!r} needs synchronized=False."
+            )
+
+
+def _episodic_call(layer: keras.layers.BatchNormalization) -> Any:
+    """Makes a `call` that does as the episode says, and is Keras's own outside of one."""
+
+    def call(inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
+        episode = current_episode()
+        if episode is None or not layer.trainable:
+            return type(layer).call(layer, inputs, training=training, mask=mask)
+        if mask is not None:
+            raise ValueError(
+                f"Layer {layer.name!r} gets a Keras mask, by which tfmeta cannot normalise a task: "
+                "put batch norm before what masks, or use masks of examples (support_mask)."
+            )
+        return _normalized(layer, inputs, episode)
+
+    return call
+
+
+def _normalized(
+    layer: keras.layers.BatchNormalization, inputs: tf.Tensor, episode: Episode
+) -> tf.Tensor:
+    x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    axis = layer.axis % x.shape.rank
+    by_own = episode.normalization != "moving"
+    fast = by_own and episode.mask is None and axis == x.shape.rank - 1 and only_cpu()
+    convolution = episode.convolutions.get(id(inputs)) if fast else None
+    mean, variance = layer.moving_mean, layer.moving_variance
+    if convolution is not None:
+        outputs, mean, variance = convolution.normalized(layer)
+    else:
+        if by_own and not (fast and episode.normalization == "batch"):
+            mean, variance = _masked_moments(x, axis, episode.mask)
+        outputs = (
+            _normalized_by_own(layer, x)
+            if fast
+            else keras.ops.batch_normalization(
+                x, mean, variance, axis, layer.beta, layer.gamma, layer.epsilon
+            )
+        )
+    decay = {"update": layer.momentum, "replace": 0.0}.get(episode.normalization, 1.0)
+    if decay < 1:
+        for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
+            average.assign(decay * average + (1 - decay) * value)
+    return tf.cast(outputs, layer.compute_dtype)
+
+
+def _normalized_by_own(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
+    """Returns what the layer makes of `x` by its own statistics."""
+    beta = None if layer.beta is None else tf.cast(layer.beta, x.dtype)
+    if layer.gamma is None:
+        return ops.normalize(x, beta, layer.epsilon)
+    outputs = ops.normalize(x, None, layer.epsilon) * tf.cast(layer.gamma, x.dtype)
+    return outputs if beta is None else outputs + beta
+
+
+def _masked_moments(x: tf.Tensor, axis: int, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
+    """Returns mean and variance over all axes but one, without the rows that `mask` excludes."""
+    axes = [a for a in range(x.shape.rank) if a != axis]
+    if mask is None:
+        return moments(x, axes)
+    weights = tf.reshape(tf.cast(mask, x.dtype), [-1] + [1] * (x.shape.rank - 1))
+    weights = tf.broadcast_to(weights, tf.shape(x))
+    weights /= tf.reduce_sum(weights, axes, keepdims=True)
+    mean = tf.reduce_sum(weights * x, axes, keepdims=True)
+    return tf.reshape(mean, [-1]), tf.reduce_sum(weights * tf.square(x - mean), axes)
+
+
+def moments(
+    x: tf.Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes `tf.nn.moments` with the right second derivatives.
+
+    TensorFlow's treats the mean in the variance as a constant: right for a gradient, wrong for the
+    gradient of a gradient that meta-learning takes.
+    """
+    mean = tf.reduce_mean(x, axes, keepdims=True)
+    variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims, name=name)
+    return (mean if keepdims else tf.squeeze(mean, axes)), variance
+
+
+def _episodic_moments(
+    x: tf.Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Computes `moments` in an episode, and TensorFlow's own moments outside of one."""
+    compute = keras_internals.original_moments if current_episode() is None else moments
+    return compute(x, axes, shift, keepdims, name)
+
+
+# Group and layer normalisation of the users' networks need the second derivatives, too.
+keras_internals.install_moments(_episodic_moments)

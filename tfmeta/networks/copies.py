@@ -1,0 +1,78 @@
+"""Copies of Keras models, for the plain Keras models of learned tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from tfmeta import keras_internals
+from tfmeta.networks.batch_norm import statistics_of
+
+
+class NotCopyableError(ValueError):
+    """Keras has no way to make a second model like this one."""
+
+
+def copy_model(model: keras.Model) -> keras.Model:
+    """Makes a new model of the same class, configuration and weights.
+
+    Raises:
+        NotCopyableError: If a subclass of `keras.Model` has no complete `get_config`.
+    """
+    # A user's classes need not be registered for a copy within the process. Keras knows its own,
+    # and refuses some of them under their bare names.
+    classes = {
+        type(layer).__name__: type(layer)
+        for layer in keras_internals.layers_of(model)
+        if not type(layer).__module__.startswith("keras.")
+    }
+    try:
+        with keras.saving.custom_object_scope(classes):
+            copy = type(model).from_config(model.get_config())
+    except (TypeError, NotImplementedError) as error:
+        raise NotCopyableError(
+            f"Keras cannot copy {model.name!r}, nor save it: each subclass of keras.Model in it "
+            f"needs a get_config with all arguments of its constructor. ({error})"
+        ) from error
+    if not copy.built and model.get_build_config():
+        copy.build_from_config(model.get_build_config())
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def copy_with_values(
+    network: keras.Model, trainable: Sequence[tf.Tensor], non_trainable: Sequence[tf.Tensor]
+) -> keras.Model:
+    """Makes a copy of a network with these values of its variables."""
+    copy = copy_model(network)
+    values = [*trainable, *non_trainable]
+    variables = [*copy.trainable_variables, *copy.non_trainable_variables]
+    for variable, value in zip(variables, values, strict=True):
+        variable.assign(value)
+    return copy
+
+
+def copy_with_statistics(network: keras.Model, statistics: Sequence[tf.Tensor]) -> keras.Model:
+    """Makes a copy of a network with a task's batch-norm statistics, if there are any."""
+    copy = copy_model(network)
+    if statistics:
+        for variable, value in zip(statistics_of(copy), statistics, strict=True):
+            variable.assign(value)
+    return copy
+
+
+def repeated(x: Any, value: tf.Tensor) -> Any:
+    """Makes a symbolic tensor that has the same `value` for every example of a symbolic `x`.
+
+    It consists of stock Keras layers, so what is built with it loads without tfmeta.
+    """
+    shape, dtype = tuple(value.shape), value.dtype.name
+    ones = keras.ops.ones_like(keras.layers.Flatten(dtype=dtype)(x)[:, :1])
+    layer = keras.layers.Dense(int(np.prod(shape)), use_bias=False, dtype=dtype)
+    outputs = layer(ones)
+    layer.set_weights([np.reshape(value, [1, -1])])
+    return keras.layers.Reshape(shape, dtype=dtype)(outputs)
