@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import tfmeta
 from tfmeta import ops
-from tfmeta.learners import functional
+from tfmeta.networks import Pairs, batch_norm, call_network, convolution, values_of
 
 # So many filters that batch norm normalises the first convolution's kernel, of nine rows.
 N_WAY, SHAPE, FILTERS = 3, (22, 22, 1), 36
@@ -100,7 +100,7 @@ def test_fast_operations_change_no_result(name, mode, operations, used, meta_gra
     learner = NEW[name](mode)
     inputs, y = episodes()
     if operations != OPERATIONS:
-        monkeypatch.setattr(functional, "MOST_PATCH_BYTES", 0)
+        monkeypatch.setattr(convolution, "MOST_PATCH_BYTES", 0)
 
     def results():
         gradients = meta_gradient(learner, inputs, y, learner.default_loss())
@@ -113,7 +113,8 @@ def test_fast_operations_change_no_result(name, mode, operations, used, meta_gra
     fast = results()
     assert set(used) == set(operations)
     used.clear()
-    monkeypatch.setattr(functional, "only_cpu", lambda: False)
+    for module in (convolution, batch_norm):
+        monkeypatch.setattr(module, "only_cpu", lambda: False)
     plain = results()
     assert not used
     for a, b in zip(fast, plain, strict=True):
@@ -137,15 +138,16 @@ def test_only_a_plain_convolution_is_normalised_by_its_kernel(
     y = keras.layers.Add()([norm(once), norm(again), once])
     network = keras.Model(x, keras.layers.GlobalAveragePooling2D()(y))
     network.set_weights([np.random.default_rng(0).normal(size=w.shape) for w in network.weights])
-    values = functional.values_of(network)
+    values = values_of(network)
 
     def outputs():
         inputs = tf.constant(episodes()[0]["query_x"][0])
-        return functional.call_network(network, *values, inputs, normalization="replace")
+        return call_network(network, *values, inputs, normalization="replace")
 
     fast = tf.nest.flatten(outputs())
     assert used.count("normalized_product") == n_normalised
-    monkeypatch.setattr(functional, "only_cpu", lambda: False)
+    for module in (convolution, batch_norm):
+        monkeypatch.setattr(module, "only_cpu", lambda: False)
     tolerance = 0.05 if "dtype" in options else 1e-9
     for a, b in zip(fast, tf.nest.flatten(outputs()), strict=True):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
@@ -216,7 +218,7 @@ def test_a_convolution_of_pairs_is_the_sum_of_its_parts():
             for c in classes
         ]
     )
-    pairs = functional.Pairs(tf.constant(classes), tf.constant(examples))
+    pairs = Pairs(tf.constant(classes), tf.constant(examples))
 
     def convolve(x, kernel):
         return keras.ops.conv(x, kernel, padding="same")
@@ -226,7 +228,7 @@ def test_a_convolution_of_pairs_is_the_sum_of_its_parts():
 
     @tf.function(input_signature=2 * [tf.TensorSpec([None, None, None, 2], tf.float64)])
     def of_any_size(classes, examples):
-        pairs = functional.Pairs(classes, examples)
+        pairs = Pairs(classes, examples)
         joined, convolved = pairs.joined(), pairs.convolved(kernel, convolve)
         # What a layer must know to be built.
         assert (joined.shape[-1], convolved.shape[-1]) == (4, 6)
@@ -238,13 +240,13 @@ def test_a_convolution_of_pairs_is_the_sum_of_its_parts():
 
 @pytest.mark.parametrize(("mode", "n_calls"), [("transductive", 1), ("support", 2)])
 def test_pairs_meet_their_first_convolution_in_parts(mode, n_calls, monkeypatch):
-    kernels, original = [], functional.Pairs.convolved
+    kernels, original = [], Pairs.convolved
 
     def recorded(pairs, kernel, convolve):
         kernels.append(tuple(kernel.shape))
         return original(pairs, kernel, convolve)
 
-    monkeypatch.setattr(functional.Pairs, "convolved", recorded)
+    monkeypatch.setattr(Pairs, "convolved", recorded)
     inputs, _ = episodes("float32")
     NEW["relation_network"](mode)({name: rows[:1] for name, rows in inputs.items()})
     # Of the relation module's two convolutions, the one that sees the pairs themselves.

@@ -281,6 +281,10 @@ class MetaTraining(Contract):
         return self.non_trainable_variables if training else []
 
     def _assign(self, values: list[tf.Tensor], training: bool) -> None:
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            mean = tf.distribute.ReduceOp.MEAN
+            replica = tf.distribute.get_replica_context()
+            values = [replica.all_reduce(mean, v) if v.dtype.is_floating else v for v in values]
         for variable, value in zip(self._task_variables(training), values, strict=True):
             variable.assign(value)
 

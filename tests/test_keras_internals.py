@@ -1,0 +1,216 @@
+"""What tfmeta rests on in Keras and TensorFlow, so that an upgrade that changes it is noticed.
+
+Each test names what breaks in tfmeta if it fails.
+"""
+
+import subprocess
+import sys
+import textwrap
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import tfmeta
+from tfmeta import keras_internals
+
+
+def test_layers_of_a_model_are_found_however_deep_they_lie():
+    """Otherwise batch norm inside nested models is not told what to do, silently."""
+    inner = keras.Sequential([keras.Input((4,)), keras.layers.BatchNormalization(name="deep")])
+    model = keras.Sequential([keras.Input((4,)), keras.Sequential([inner])])
+    assert "deep" in [layer.name for layer in keras_internals.layers_of(model)]
+
+
+@pytest.mark.parametrize(
+    ("layer", "name", "x"),
+    [
+        (keras.layers.BatchNormalization(), "call", np.ones((2, 3), "float32")),
+        (keras.layers.Conv2D(2, 3), "convolution_op", np.ones((1, 5, 5, 1), "float32")),
+    ],
+)
+def test_a_replaced_method_is_the_one_that_keras_calls(layer, name, x):
+    """Otherwise episodes are silently those of plain Keras."""
+    asked = []
+
+    def make(layer):
+        original = getattr(type(layer), name)
+
+        def method(*args, **kwargs):
+            asked.append(name)
+            return original(layer, *args, **kwargs)
+
+        return method
+
+    layer(x)
+    keras_internals.replace_method(layer, name, make)
+    layer(x)
+    assert asked == [name]
+    keras_internals.replace_method(layer, name, lambda layer: pytest.fail("made twice"))
+    layer(x, training=True) if name == "call" else layer(x)
+    assert asked == [name, name]
+
+
+def test_only_keras_own_layers_count_as_stock():
+    class Normalization(keras.layers.BatchNormalization):
+        def call(self, inputs, training=None, mask=None):
+            return inputs
+
+    class Convolution(keras.layers.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel)
+
+    assert keras_internals.is_stock_batch_norm(keras.layers.BatchNormalization())
+    assert not keras_internals.is_stock_batch_norm(Normalization())
+    assert keras_internals.is_stock_conv2d(keras.layers.Conv2D(1, 1))
+    assert not keras_internals.is_stock_conv2d(Convolution(1, 1))
+    assert not keras_internals.is_stock_conv2d(keras.layers.Dense(1))
+
+
+def test_batch_renormalisation_is_recognised():
+    if "renorm" not in keras.layers.BatchNormalization().get_config():
+        pytest.skip("this Keras has no batch renormalisation")
+    assert keras_internals.uses_batch_renorm(keras.layers.BatchNormalization(renorm=True))
+    assert not keras_internals.uses_batch_renorm(keras.layers.BatchNormalization())
+
+
+def test_keras_asks_a_model_for_its_default_save_signature_by_this_name():
+    """Otherwise Keras guesses that a learner takes an array, and traces it when it is exported."""
+    assert isinstance(vars(keras.Model).get("_default_save_signature"), property) or any(
+        "_default_save_signature" in vars(cls) for cls in keras.Model.__mro__
+    )
+    assert tfmeta.MAML(tfmeta.backbones.mlp())._default_save_signature is None
+
+
+def test_the_loss_tracker_is_keras_own_whatever_metrics_are_called():
+    """Otherwise `history` lacks the loss, or a user's metric is updated twice."""
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    assert keras_internals.loss_tracker(model) is None
+    model.compile("sgd", "mse", metrics=[keras.metrics.MeanAbsoluteError(name="loss")])
+    tracker = keras_internals.loss_tracker(model)
+    assert isinstance(tracker, keras.metrics.Mean)
+    assert tracker.name == "loss"
+    model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+    assert float(tracker.total) > 0 or float(tracker.count) > 0
+
+
+def test_a_seed_state_has_the_name_and_layout_that_tasks_shift():
+    """Otherwise all tasks get the same dropout mask, silently."""
+    dropout = keras.layers.Dropout(0.5)
+    state = dropout.seed_generator.state
+    assert keras_internals.is_seed_state(state)
+    assert tuple(state.shape) == (2,)
+    seed = int(state.numpy()[0])
+    dropout(np.ones((2, 2), "float32"), training=True)
+    assert state.numpy().tolist() == [seed, int(state.numpy()[1])]
+    assert int(state.numpy()[1]) > 0
+    np.testing.assert_array_equal(
+        keras_internals.shifted_seed(state, tf.constant(7)), np.array([7, 0])
+    )
+    assert not keras_internals.is_seed_state(keras.Variable(1.0, name="kernel"))
+
+
+def test_keras_normalises_by_tf_nn_moments_looked_up_at_each_call():
+    """Otherwise second derivatives through layer, group and batch norm are silently wrong."""
+    asked = []
+    before = tf.nn.moments
+
+    def moments(*args, **kwargs):
+        asked.append(True)
+        return before(*args, **kwargs)
+
+    tf.nn.moments = moments
+    try:
+        keras.layers.GroupNormalization(groups=1)(np.ones((2, 4), "float32"))
+        assert asked == [True]
+        layer = keras.layers.BatchNormalization()
+        layer(np.ones((2, 4), "float32"), training=True)
+        assert asked == [True, True]
+    finally:
+        tf.nn.moments = before
+
+
+def test_tensorflows_own_moments_still_have_wrong_second_derivatives():
+    """When this fails, TensorFlow or Keras has mended it: `install_moments` can go."""
+    x = tf.constant([1.0, 2.0, 4.0], tf.float64)
+
+    def second(moments):
+        with tf.GradientTape() as outer:
+            outer.watch(x)
+            with tf.GradientTape() as inner:
+                inner.watch(x)
+                _, variance = moments(x, [0])
+            gradient = inner.gradient(variance, x)[0]
+        return outer.gradient(gradient, x).numpy()
+
+    # Of 1/3 Σ (x − mean)²: 2/3 (1 − 1/3), −2/3 · 1/3, −2/3 · 1/3.
+    right = np.array([4, -2, -2]) / 9
+    np.testing.assert_allclose(second(tfmeta.networks.batch_norm.moments), right, rtol=1e-12)
+    assert np.abs(second(keras_internals.original_moments) - right).max() > 0.1
+
+
+def test_the_fused_kernel_normalises_and_gives_the_unbiased_variance():
+    """Otherwise `ops.normalize` has wrong second derivatives."""
+    x = tf.constant(np.random.default_rng(0).normal(size=(6, 1, 1, 2)), tf.float32)
+    outputs = keras_internals.fused_batch_norm(x, tf.constant([1.0, 2.0]), 1e-3)
+    flat = x.numpy().reshape(6, 2).astype("float64")
+    np.testing.assert_allclose(outputs.batch_variance, flat.var(axis=0, ddof=1), rtol=1e-5)
+    expected = (flat - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 1e-3) + [1, 2]
+    np.testing.assert_allclose(outputs.y.numpy().reshape(6, 2), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_fused_gradient_is_that_of_the_forward_pass():
+    rng = np.random.default_rng(1)
+    x, g = (tf.constant(rng.normal(size=(5, 1, 1, 3)), tf.float32) for _ in range(2))
+    saved = keras_internals.fused_batch_norm(x, tf.zeros([3]), 1e-3)
+    to_x, to_offset, to_scale = keras_internals.fused_batch_norm_gradient(g, x, saved, 1e-3)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        mean, variance = tfmeta.networks.batch_norm.moments(x, [0, 1, 2])
+        y = (x - mean) * tf.math.rsqrt(variance + 1e-3)
+    np.testing.assert_allclose(to_x, tape.gradient(y, x, g), rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(to_offset, tf.reduce_sum(g, [0, 1, 2]), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(to_scale, tf.reduce_sum(g * y, [0, 1, 2]), rtol=1e-3, atol=1e-5)
+
+
+def test_a_value_without_gradient_raises_when_it_is_differentiated():
+    x = tf.constant(2.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = keras_internals.without_gradient(x * x, "no third derivative")
+    assert float(y) == 4
+    with pytest.raises(LookupError, match="no third derivative"):
+        tape.gradient(y, x)
+
+
+def test_a_shape_is_forgotten_so_that_a_graph_still_checks_it():
+    @tf.function(input_signature=[tf.TensorSpec([None, 2])])
+    def checked(x):
+        unknown = keras_internals.with_unknown_shape(x, "x_of_any_shape")
+        assert unknown.shape.rank is None
+        return tf.ensure_shape(unknown, [None, 2])
+
+    assert checked(tf.ones([3, 2])).shape == (3, 2)
+    operations = [op.type for op in checked.get_concrete_function().graph.get_operations()]
+    assert "PlaceholderWithDefault" in operations
+    assert "EnsureShape" in operations
+
+
+def test_importing_tfmeta_changes_nothing_about_plain_keras():
+    """The exchange of `tf.nn.moments` is inert outside of episodes."""
+    script = """
+        import keras, numpy as np, tensorflow as tf
+        own = tf.nn.moments
+        x = np.random.default_rng(0).normal(size=(8, 4)).astype("float32")
+        layer = keras.layers.BatchNormalization()
+        before = layer(x, training=True).numpy()
+        import tfmeta
+        from tfmeta import keras_internals
+        assert keras_internals.original_moments is own
+        assert tf.nn.moments is not own
+        np.testing.assert_array_equal(layer(x, training=True).numpy(), before)
+        for ours, theirs in zip(tf.nn.moments(x, [0]), own(x, [0])):
+            np.testing.assert_array_equal(ours, theirs)
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
