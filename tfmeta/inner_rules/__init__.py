@@ -24,7 +24,10 @@ BY_NAME: dict[str, type[InnerRule]] = {
 
 
 def get(rule: str | Mapping[str, Any] | InnerRule) -> InnerRule:
-    """An inner update rule by its name, by `{name: …, option: …}`, or itself.
+    """Returns an inner update rule by its name, by `{name: …, option: …}`, or itself.
+
+    Args:
+        rule: str, dict or InnerRule. The name, the name with options, or the rule.
 
     Raises:
         ValueError: If there is no rule of this name, or it has no such option.

@@ -15,9 +15,9 @@ class Adam(InnerRule):
     """Adam with bias correction and fixed settings. Nothing is learned about it.
 
     Args:
-        beta_1: Decay of the first moment. Reptile's code uses 0, the default here.
-        beta_2: Decay of the second moment.
-        epsilon: Added to the root of the second moment.
+        beta_1: float. Decay of the first moment. Defaults to 0, as in Reptile's code.
+        beta_2: float. Decay of the second moment. Defaults to 0.999.
+        epsilon: float. Added to the root of the second moment. Defaults to 1e-8.
 
     Reference:
         Kingma, Ba (2015), https://arxiv.org/abs/1412.6980, Algorithm 1.

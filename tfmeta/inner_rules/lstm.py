@@ -26,9 +26,9 @@ class LSTMRule(InnerRule):
     the inner steps, by about 0.9 KiB each in meta-training.
 
     Args:
-        hidden_units: Hidden units of the first stage.
-        forget_bias: Range from which b_f is drawn.
-        input_bias: Range from which b_i is drawn.
+        hidden_units: int. Hidden units of the first stage. Defaults to 20.
+        forget_bias: (low, high), floats. Range from which b_f is drawn. Defaults to (4, 5).
+        input_bias: (low, high), floats. Range from which b_i is drawn. Defaults to (-5, -4).
     """
 
     def __init__(
@@ -97,14 +97,14 @@ class LSTMRule(InnerRule):
 
 
 def preprocess(x: tf.Tensor, p: float = 10.0) -> tf.Tensor:
-    """Magnitude and sign of a number, both from -1 to about 1.
+    """Turns a number into its magnitude and sign, both from -1 to about 1.
 
     Args:
-        x: `[N, 1]`.
-        p: Numbers below e^-p count as small.
+        x: tf.Tensor `[N, 1]`.
+        p: float. Numbers below e^-p count as small. Defaults to 10.
 
     Returns:
-        `[N, 2]`: (log|x| / p, sign x) where |x| ≥ e^-p, else (-1, e^p x).
+        `[N, 2]`: (log|x| / p, sign x) if |x| ≥ e^-p, else (-1, e^p x).
 
     Reference:
         Andrychowicz et al. (2016), https://arxiv.org/abs/1606.04474, appendix A.
@@ -121,5 +121,5 @@ def preprocess(x: tf.Tensor, p: float = 10.0) -> tf.Tensor:
 
 
 def _column(tensors: Tensors) -> tf.Tensor:
-    """`[coordinates, 1]`: all coordinates of all tensors."""
+    """Returns all coordinates of all tensors: `[coordinates, 1]`."""
     return tf.concat([tf.reshape(t, [-1, 1]) for t in tensors], axis=0)

@@ -18,7 +18,7 @@ class Momentum(InnerRule):
     v' = μ v + g, θ' = θ − α v', from v = 0. Both start as given and are not constrained.
 
     Args:
-        momentum: Initial μ, usually from 0 to 1.
+        momentum: float. Initial μ, usually from 0 to 1. Defaults to 0.9.
     """
 
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:

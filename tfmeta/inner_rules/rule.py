@@ -17,7 +17,7 @@ Step: TypeAlias = int | tf.Tensor
 class InnerRule(keras.layers.Layer):
     """Base class of inner update rules: a Keras layer whose variables are meta-parameters.
 
-    A rule supplies `update`, and where it needs them `make` (its meta-parameters) and `start` (its
+    A rule supplies `update`, and if it needs them `make` (its meta-parameters) and `start` (its
     memory at a task's first step). The learner meta-learns a rule's trainable variables along with
     the initialisation.
 
@@ -29,7 +29,7 @@ class InnerRule(keras.layers.Layer):
     ...         pairs = zip(weights, gradients, strict=True)
     ...         return [w - rate * tf.sign(g) for w, g in pairs], memory
     >>> import tfmeta
-    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), 0.1, inner_loss="mse", inner_rule=Signs())
+    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), inner_loss="mse", inner_rule=Signs())
     >>> learner.adapt([[0.0]], [[1.0]]).predict(tf.zeros([1, 1]), verbose=0).shape
     (1, 1)
     """
@@ -43,33 +43,34 @@ class InnerRule(keras.layers.Layer):
         """Called once by the learner, when the shapes are known: creates the meta-parameters.
 
         Args:
-            weights: What has the shapes and dtypes of the values that the rule will change:
-                variables, or tensors.
-            inner_learning_rate: The learner's (initial) step size.
-            inner_steps: The learner's inner steps in meta-training.
+            weights: list of keras.Variable or tf.Tensor. They have the shapes and dtypes of the
+                values that the rule will change.
+            inner_learning_rate: float. The learner's (initial) step size.
+            inner_steps: int. The learner's inner steps in meta-training.
         """
         self.inner_learning_rate = inner_learning_rate
 
     def start(self, weights: Tensors) -> Any:
-        """The rule's memory before a task's first step: any nesting of tensors.
+        """Returns the rule's memory before a task's first step: any nesting of tensors.
 
-        In `tfmeta.Reptile`, whose inner steps are a loop of the graph, `update` must return the
-        memory in the same nesting, with the same shapes and dtypes.
+        `update` must return the memory in the same nesting, with the same shapes and dtypes: inner
+        steps may be a loop of the graph.
         """
         return ()
 
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
-        """One inner step. Pure: differentiable by everything that it gets and by its variables.
+        """Takes one inner step. Pure: differentiable by all that it gets and by its variables.
 
         Args:
-            weights: The values that adapt.
-            gradients: Of the support set's loss by these values.
-            loss: Scalar, that loss.
+            weights: list of tf.Tensor. The values that adapt.
+            gradients: list of tf.Tensor. Those of the support set's loss by these values.
+            loss: tf.Tensor, scalar. The loss.
             memory: What `start` or the last step returned.
-            step: Number of the step, from 0: an integer, or in the loop of `tfmeta.Reptile` a
-                scalar int32 tensor, by which Python can neither branch nor index a list.
+            step: int or tf.Tensor. Number of the step, from 0: an integer, or in a loop of the
+                graph (in `tfmeta.Reptile`, and when a learner is evaluated after each of its steps)
+                a scalar int32 tensor, by which Python can neither branch nor index a list.
 
         Returns:
             The new values, and the memory.

@@ -31,7 +31,10 @@ BY_NAME: dict[str, type[MetaLearner]] = {
 
 
 def get(name: str) -> type[MetaLearner]:
-    """The class of a learner by its name in `BY_NAME`.
+    """Returns the class of a learner by its name.
+
+    Args:
+        name: str. One of the keys of `BY_NAME`.
 
     Raises:
         ValueError: If there is none; it names the nearest.

@@ -13,7 +13,7 @@ from tfmeta.learners.layout import Layout
 
 
 class PredictsTasks(Protocol):
-    """What `AdaptedModel` needs of a learner."""
+    """The part of a learner that `AdaptedModel` needs."""
 
     variable_dtype: str
 

@@ -14,7 +14,7 @@ from tfmeta import keras_internals
 
 
 class Contract(keras_internals.NoSaveSignature, keras.Model):
-    """What a learner supplies; `MetaLearner` makes a trainable Keras model of it.
+    """Declares what a learner supplies; `MetaLearner` makes a trainable Keras model of it.
 
     Attributes:
         takes: str. What the constructor's first argument is: `"network"`, whose outputs are
@@ -109,7 +109,7 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
 
     @property
     def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """What `predict_task` returns: logits or scores (from 0 to 1) of classes, or values."""
+        """The kind of predictions: logits or scores (from 0 to 1) of classes, or values."""
         return "logits"
 
     def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...] | None:

@@ -1,4 +1,4 @@
-"""What an inner step takes of a support set: its examples, and their loss."""
+"""The examples of a support set that an inner step takes, and their loss."""
 
 from __future__ import annotations
 

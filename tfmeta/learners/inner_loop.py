@@ -306,7 +306,7 @@ class InnerLoopLearner(MetaLearner):
 
     @property
     def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """What the inner loss compares with labels, logits or scores of classes; else values."""
+        """The kind of outputs that the inner loss compares with labels; values if it takes none."""
         if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy):
             return "logits" if self.inner_loss.from_logits else "scores"
         # Keras's function, for which the name stands, takes probabilities, too.

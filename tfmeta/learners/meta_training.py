@@ -34,7 +34,7 @@ class TrainingTask(NamedTuple):
 
 
 class TaskUpdate(NamedTuple):
-    """What a training step takes from one task."""
+    """The part of one task in a training step."""
 
     loss: tf.Tensor  # scalar: the task's loss times its weight
     gradients: list[tf.Tensor]  # by `trainable_variables`; scaled, if the optimizer scales losses

@@ -1,4 +1,4 @@
-"""What a network is told while a task calls it, and which no other thread sees."""
+"""The instructions that a network gets while a task calls it; no other thread sees them."""
 
 from __future__ import annotations
 

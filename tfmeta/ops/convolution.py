@@ -18,17 +18,18 @@ def conv2d(
     padding: Literal["same", "valid"] = "valid",
     dilation_rate: Sequence[int] = (1, 1),
 ) -> tf.Tensor:
-    """`keras.ops.conv` of images, faster on a CPU where gradients of gradients are taken.
+    """Computes `keras.ops.conv` of images, faster on a CPU if gradients of gradients are taken.
 
-    A product of the images' patches with the kernel. Both derivatives of every order are again
+    It is a product of the images' patches with the kernel. Derivatives of every order are again
     products with the same patches, and copies of rows.
 
     Args:
-        inputs: `[N, height, width, channels]`, all static.
-        kernel: `[rows, columns, channels, filters]`.
-        strides: Steps from patch to patch, in rows and columns.
-        padding: As in `keras.layers.Conv2D`.
-        dilation_rate: Steps from pixel to pixel in a patch, in rows and columns.
+        inputs: tf.Tensor `[N, height, width, channels]`, all static.
+        kernel: tf.Tensor `[rows, columns, channels, filters]`.
+        strides: (int, int). Pixels from patch to patch, in rows and columns. Defaults to (1, 1).
+        padding: str. `"same"` or `"valid"`, as in `keras.layers.Conv2D`. Defaults to `"valid"`.
+        dilation_rate: (int, int). Pixels from tap to tap in a patch, in rows and columns. Defaults
+            to (1, 1).
 
     Returns:
         `[N, new height, new width, filters]`.
@@ -52,11 +53,11 @@ def patches(
     padding: Literal["same", "valid"] = "valid",
     dilation_rate: Sequence[int] = (1, 1),
 ) -> tf.Tensor:
-    """What the kernel of a convolution sees at each of its places; zeros outside of the image.
+    """Gathers what a kernel sees at each of its places; zeros outside of the image.
 
     Args:
-        inputs: `[N, height, width, channels]`, all static.
-        kernel_size: (rows, columns).
+        inputs: tf.Tensor `[N, height, width, channels]`, all static.
+        kernel_size: (int, int). Rows and columns.
         strides: As in `conv2d`.
         padding: As in `conv2d`.
         dilation_rate: As in `conv2d`.
@@ -83,11 +84,11 @@ def patches_size(
     padding: Literal["same", "valid"] = "valid",
     dilation_rate: Sequence[int] = (1, 1),
 ) -> float:
-    """Bytes of the patches that `conv2d` would make; infinity where a shape is not static.
+    """Returns the bytes of patches that `conv2d` would make; infinity if a shape is not static.
 
     Args:
-        inputs: `[N, height, width, channels]`.
-        kernel_size: (rows, columns).
+        inputs: tf.Tensor `[N, height, width, channels]`.
+        kernel_size: (int, int). Rows and columns.
         strides: As in `conv2d`.
         padding: As in `conv2d`.
         dilation_rate: As in `conv2d`.
@@ -104,7 +105,7 @@ def patches_size(
 
 
 class _Taps(NamedTuple):
-    """Which pixels of an image the kernel's taps see, and the other way round; -1 is nothing."""
+    """The pixels of an image that the kernel's taps see, and the other way round; -1 is none."""
 
     seen: np.ndarray  # [places · taps]: the pixel, unless it is outside of the image
     seen_by: np.ndarray  # [times, pixels]: a pixel's first place and tap, its second, …
@@ -137,7 +138,7 @@ def _taps(
 
 
 def _of_all_images(indices: np.ndarray, n: int, n_rows: int) -> np.ndarray:
-    """The same of n images one after another, `[n · indices, 1]`, of which each has `n_rows`.
+    """Repeats indices for n images, one after another, each of `n_rows`: `[n · indices, 1]`.
 
     Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
     """
@@ -152,7 +153,7 @@ def _all_places(
     padding: str,
     dilation_rate: Sequence[int],
 ) -> list[int]:
-    """The kernel's places: images, rows and columns."""
+    """Returns the number of the kernel's places: images, rows and columns."""
     n, *size, _ = inputs.shape
     sides = zip(size, kernel_size, strides, dilation_rate, strict=True)
     return [n, *(_places(m, taps, stride, padding, by)[0] for m, taps, stride, by in sides)]
@@ -161,7 +162,7 @@ def _all_places(
 def _places(
     n_pixels: int, n_taps: int, stride: int, padding: str, dilation: int
 ) -> tuple[int, int]:
-    """Along an axis: the kernel's places, and the padding before the first pixel."""
+    """Returns the kernel's places along an axis, and the padding before the first pixel."""
     reach = (n_taps - 1) * dilation + 1
     if padding == "valid":
         return max((n_pixels - reach) // stride + 1, 0), 0
@@ -170,7 +171,7 @@ def _places(
 
 
 def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
-    """`[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of the image."""
+    """Gathers `[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of it."""
     n, n_pixels, channels = pixels.shape
     n_taps = taps.seen.size
 
@@ -185,7 +186,7 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
-        """The transpose of `gather`: each pixel's sum over the places that it appears in."""
+        """Transposes `gather`: sums up each pixel over the places that it appears in."""
         often = np.mean(taps.seen_by >= 0, axis=1) >= 1 / 2
         if np.sum(~often) < 2:
             often[:] = True

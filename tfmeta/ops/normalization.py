@@ -15,9 +15,9 @@ def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tens
     It can be differentiated twice, which is what meta-learning needs, and no further.
 
     Args:
-        x: `[…, channels]`, of rank 2 or more, channels static.
-        offset: `[channels]`, the mean to give; None for 0.
-        epsilon: Added to the variance.
+        x: tf.Tensor `[…, channels]`, of rank 2 or more, channels static.
+        offset: tf.Tensor `[channels]` or None. The mean to give; 0 if None.
+        epsilon: float. Added to the variance.
 
     Returns:
         Like `x`: (x − μ) r + offset, with μ and r = 1 / √(variance + ε) of each channel.
@@ -43,18 +43,18 @@ def normalized_product(
     offset: tf.Tensor | None,
     epsilon: float,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """`normalize` of the matrix product of `x` with `kernel`, times `scale`, plus `offset`.
+    """Normalises the matrix product of `x` with `kernel`, times `scale`, plus `offset`.
 
     With W the kernel and C the covariance of the columns of x, the product's channels have the
-    variances diag(Wᵀ C W). So where x has few columns, and the product many, it is cheaper to
+    variances diag(Wᵀ C W). So if x has few columns, and the product many, it is cheaper to
     normalise W: the product is made normalised, with no pass over it, and none backward.
 
     Args:
-        x: `[n, columns]`, float32 or float64.
-        kernel: `[columns, channels]`.
-        scale: `[channels]`; None for 1.
-        offset: `[channels]`, the mean to give; None for 0.
-        epsilon: Added to the variance.
+        x: tf.Tensor `[n, columns]`, float32 or float64.
+        kernel: tf.Tensor `[columns, channels]`.
+        scale: tf.Tensor `[channels]` or None. 1 if None.
+        offset: tf.Tensor `[channels]` or None. The mean to give; 0 if None.
+        epsilon: float. Added to the variance.
 
     Returns:
         The product, normalised, `[n, channels]`; and, before that, its channels' means and
@@ -89,7 +89,7 @@ def normalized_product(
 
 
 def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
-    """With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
+    """Normalises images. With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
 
     - backward, from g: to x, r (g − ⟨g⟩ − ⟨g ŷ⟩ ŷ); to the offset, n ⟨g⟩;
     - backward of that, from u and v, where A(g) is what goes to x above: to g, A(u) + v, for A is
@@ -129,7 +129,7 @@ def _last(x: tf.Tensor) -> tf.Tensor:
 
 
 class _Fused:
-    """TensorFlow's own kernels, each one operation; for float32."""
+    """TensorFlow's fused kernels, one operation each; for float32."""
 
     def __init__(self, epsilon: float) -> None:
         self.epsilon = epsilon
@@ -148,7 +148,7 @@ class _Fused:
 
 
 class _Plain:
-    """The same in elementary operations, for all other types."""
+    """Elementary operations, for all other types."""
 
     def __init__(self, epsilon: float) -> None:
         self.epsilon = epsilon
