@@ -226,10 +226,9 @@ def test_more_steps_than_rates_are_refused_when_a_network_is_built_later():
 def test_more_steps_than_rates_are_refused_in_evaluation():
     learner = linear_learner("per_layer_per_step", inner_steps=2)
     inputs, query_y = linear_tasks()
-    support = tf.constant(inputs["support_x"][0]), tf.constant(inputs["support_y"][0])
-    assert len(learner.adapt_task_by_step(*support, None, 2)) == 3
+    assert learner.predict_by_step(inputs, 2).shape == (3, *query_y.shape)
     with pytest.raises(ValueError, match=TOO_MANY):
-        learner.adapt_task_by_step(*support, None, 3)
+        learner.predict_by_step(inputs, 3)
     episodes = tf.data.Dataset.from_tensors((inputs, query_y))
     with pytest.raises(ValueError, match=TOO_MANY):
         tfmeta.evaluate(learner, episodes, n_episodes=2, inner_steps=3)

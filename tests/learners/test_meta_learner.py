@@ -176,7 +176,7 @@ class Prototypes(MetaLearner):
         super().__init__(**kwargs)
         self.encoder = encoder
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         members = tf.one_hot(tf.cast(support_y, tf.int32), 3, axis=0)
         if support_mask is not None:
             members *= support_mask
@@ -223,7 +223,7 @@ def test_a_learner_of_two_functions_trains_adapts_and_saves(tmp_path):
         assert loaded.class_names == ["a", "b", "c"]
 
     with pytest.raises(ValueError, match="has no inner steps"):
-        model.adapt_task_by_step(None, None, None, 3)
+        model.predict_by_step(inputs, 3)
 
 
 def test_a_learner_must_supply_both_functions():
@@ -237,12 +237,12 @@ def test_a_learner_must_supply_both_functions():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"query_x": None}, r"missing: \['query_x'\]|query_x"),
+        ({"query_x": None}, r"missing: \['query_x'\]"),
         ({"supports": np.zeros(3)}, r"unknown: \['supports'\]"),
         ({"support_x": np.zeros((6, 4))}, r"leading dimension of 1"),
         ({"query_x": np.zeros((3, 9, 5))}, "support_x and query_x do not fit together"),
         ({"support_y": np.zeros((3, 5))}, "support_x and support_y do not fit together"),
-        ({"support_y": np.zeros(3)}, "support_y"),
+        ({"support_y": np.zeros(3)}, r"'support_y': \(3,\).*leading dimension of 1"),
         ({"support_mask": np.ones((3, 7))}, "support_x and support_mask do not fit"),
         ({"query_mask": np.ones((2, 9))}, "query_x and query_mask do not fit"),
     ],
@@ -268,7 +268,7 @@ n_tasks = int(sys.argv[1])
 step = {"ours": tfmeta.MetaLearner.train_step, "default": keras.Model.train_step}[sys.argv[2]]
 class Learner(tfmeta.MAML):
     train_step = step
-learner = Learner(tfmeta.backbones.conv4(5, (28, 28, 1)), 0.1, inner_steps=2)
+learner = Learner(tfmeta.backbones.conv4(5, (28, 28, 1)), inner_learning_rate=0.1, inner_steps=2)
 learner.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
 x = np.random.rand(n_tasks, 15, 28, 28, 1).astype("float32")
 y = np.tile(np.arange(15) % 5, (n_tasks, 1))

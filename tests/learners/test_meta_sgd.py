@@ -14,7 +14,7 @@ RATES = np.array([[0.1], [-0.05], [0.3]])
 def learner_of(cls=tfmeta.MetaSGD, rate=0.125, **options):
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
-    return cls(network, rate, inner_loss="mse", **options)
+    return cls(network, inner_learning_rate=rate, inner_loss="mse", **options)
 
 
 def linear_tasks(n_tasks=3, n_support=6, n_query=5):

@@ -214,43 +214,32 @@ def episode(n_way=3):
 
 
 @pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
-def test_a_number_of_classes_holds_in_the_thread_that_gave_it(learner):
+def test_the_number_of_classes_is_an_argument_of_adapt_task(learner):
     learner, inputs = learner(), episode(n_way=3)
-    expected = learner(inputs).numpy()
-    with ThreadPoolExecutor(1) as other, learner.for_n_way(tf.constant(7)):
-        np.testing.assert_array_equal(other.submit(learner, inputs).result(timeout=60), expected)
-        assert learner(inputs).shape == (1, 4, 7)
-    assert learner(inputs).shape == (1, 4, 3)
+    expected = learner(inputs).numpy()[0]
+    support = (tf.constant(inputs[name][0]) for name in ("support_x", "support_y"))
+    state = learner.adapt_task(*support, n_way=tf.constant(7))
+    predictions = learner.predict_task(state, tf.constant(inputs["query_x"][0])).numpy()
+    assert predictions.shape == (4, 7)
+    np.testing.assert_allclose(predictions[:, :3], expected, rtol=1e-5, atol=1e-6)
+    assert (predictions.argmax(axis=-1) < 3).all()  # Classes without examples are never predicted.
 
 
 @pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
 def test_several_threads_trace_one_learner_for_numbers_of_classes_of_their_own(learner):
-    learner, inputs = learner(), episode(n_way=2)
-    learner(inputs)
+    learner = learner()
+    learner(episode(n_way=2))
     everyone = threading.Barrier(4, timeout=60)
 
     def trace(n_way):
-        def adapt_and_predict(inputs, n_way):
-            with learner.for_n_way(n_way):
-                everyone.wait()
-                predictions = learner(inputs)
-                everyone.wait()
+        def adapt_and_predict(inputs):
+            everyone.wait()
+            predictions = learner(inputs)
+            everyone.wait()
             return predictions
 
-        return tf.function(adapt_and_predict, autograph=False)(inputs, tf.constant(n_way))
+        return tf.function(adapt_and_predict, autograph=False)(episode(n_way))
 
     with ThreadPoolExecutor(4) as threads:
         for n_way, predictions in zip((2, 3, 4, 5), threads.map(trace, (2, 3, 4, 5)), strict=True):
             assert predictions.shape == (1, 4, n_way)
-
-
-def test_numbers_of_classes_nest_and_are_one_learner_s_own():
-    learner, other = LEARNERS["prototypical"](), LEARNERS["matching"]()
-    inputs = episode(n_way=3)
-    with learner.for_n_way(tf.constant(7)), other.for_n_way(tf.constant(5)):
-        with pytest.raises(KeyError), learner.for_n_way(None):
-            assert learner(inputs).shape == (1, 4, 3)
-            assert other(inputs).shape == (1, 4, 5)
-            raise KeyError
-        assert learner(inputs).shape == (1, 4, 7)
-        assert other(inputs).shape == (1, 4, 5)

@@ -14,7 +14,7 @@ RATE, STEPS, EPSILON = 0.1, 4, 0.5
 def learner_of(cls=tfmeta.Reptile, rate=RATE, steps=STEPS, **options):
     keras.utils.set_random_seed(0)
     network = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, use_bias=False)])
-    return cls(network, rate, inner_steps=steps, inner_loss="mse", **options)
+    return cls(network, inner_learning_rate=rate, inner_steps=steps, inner_loss="mse", **options)
 
 
 def linear_tasks(n_tasks=3, n_support=6, n_query=5):
