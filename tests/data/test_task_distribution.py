@@ -1,4 +1,4 @@
-"""Invariants of the distributions of regression tasks."""
+"""Invariants of the distributions of regression tasks, sinusoids and lines among them."""
 
 from typing import Any
 
