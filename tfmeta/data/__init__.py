@@ -30,6 +30,10 @@ def __getattr__(name: str) -> Any:
     return getattr(import_module(_LAZY[name]), name)
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def load(
     name: str | os.PathLike[str] | tuple[Any, Any],
     *,
@@ -95,9 +99,9 @@ def load(
     if data_dir is not None:
         options["data_dir"] = data_dir
     source.check_options(options)
-    if source.kind == "arrays":
-        x, y = name  # type: ignore[misc]
-        return source.load(x, y, **options)
-    if source.kind in ("tfds", "folder"):
-        return source.load(name, **options)
-    return source.load(**options)
+    arguments: tuple[Any, ...] = ()
+    if isinstance(name, tuple | list):
+        arguments = tuple(name)
+    elif source.kind in ("tfds", "folder"):
+        arguments = (name,)
+    return source.load(*arguments, **options)

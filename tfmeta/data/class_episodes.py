@@ -1,4 +1,4 @@
-"""What a classification episode consists of: which classes, and which rows of their examples."""
+"""Drawing of classification episodes: which classes, and which rows of their examples."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import difflib
 import os
 import pkgutil
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,11 +49,18 @@ class Source:
         general = (("split", self.has_splits), ("data_dir", self.has_data_dir))
         return [*(option for option, is_taken in general if is_taken), *self.options]
 
-    @property
-    def load(self) -> Callable[..., Any]:
-        """The function that loads it. To get it imports TensorFlow."""
-        function: Callable[..., Any] = pkgutil.resolve_name(self.loader)
-        return function
+    def load(self, *arguments: Any, **options: Any) -> Any:
+        """Calls `loader`, which imports TensorFlow.
+
+        Args:
+            *arguments: The name of a TensorFlow Datasets data set, the path of a folder, or x and
+                y.
+            **options: Options that `check_options` accepts.
+
+        Returns:
+            A `ClassDataset` or a `TaskDistribution`.
+        """
+        return pkgutil.resolve_name(self.loader)(*arguments, **options)
 
     def check_options(self, given: Iterable[str]) -> None:
         """Checks that the source takes these options.
