@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import tempfile
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -18,9 +17,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import cards, data, plots, presets, serving, training
+from tfmeta import cards, plots, presets, serving, training
 from tfmeta.data import ImageFormat
-from tfmeta.data.sources import IMAGE_SUFFIXES
+from tfmeta.data.inputs import image_files, read_csv, read_images
+from tfmeta.data.sources.folder import folder as folder_of_classes
 from tfmeta.evaluation import Evaluation, ci95
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
@@ -203,12 +203,12 @@ def _adapt(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"{options.source} was not trained on image files: give a CSV file as --support."
             )
-        class_names = data.sources.folder(options.support).class_names
-        files = [_image_files(options.support / name) for name in class_names]
-        support_x = _read_images([f for images in files for f in images], about.image_format)
+        class_names = folder_of_classes(options.support).class_names
+        files = [image_files(options.support / name) for name in class_names]
+        support_x = read_images([f for images in files for f in images], about.image_format)
         support_y = np.repeat(np.arange(len(files)), [len(images) for images in files])
     else:
-        table = _read_csv(options.support)
+        table = read_csv(options.support)
         support_x, support_y = table[:, :-1], table[:, -1]
         support_x = _examples(support_x, about.example_shape, options.support)
         if is_regression:
@@ -235,7 +235,7 @@ def _predict(options: argparse.Namespace) -> None:
     model = keras.models.load_model(options.task / MODEL)
     names: list[str]
     if all(path.suffix.lower() == ".csv" for path in options.inputs):
-        tables = [_read_csv(path) for path in options.inputs]
+        tables = [read_csv(path) for path in options.inputs]
         x = np.concatenate(
             [
                 _examples(table, task["example_shape"], path)
@@ -253,8 +253,8 @@ def _predict(options: argparse.Namespace) -> None:
             raise ValueError(
                 f"The learner of {options.task} was not trained on image files: give a CSV file."
             )
-        files = [f for path in options.inputs for f in _image_files(path)]
-        x, names = _read_images(files, image_format), [str(f) for f in files]
+        files = [f for path in options.inputs for f in image_files(path)]
+        x, names = read_images(files, image_format), [str(f) for f in files]
     # One batch: a transductive model normalises all queries together.
     outputs = np.asarray(model.predict(x, batch_size=len(x), verbose=0))
     if task["class_names"] is None:
@@ -400,24 +400,6 @@ def _report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) ->
         print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
 
 
-def _read_csv(path: Path) -> np.ndarray:
-    if not path.is_file():
-        raise ValueError(f"No such file or folder: {path}.")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Of an empty file.
-            table = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
-    except ValueError as error:
-        raise ValueError(
-            f"{path} must be a CSV file of numbers without a header: {error}"
-        ) from error
-    if not table.size:
-        raise ValueError(f"{path} has no examples.")
-    if not np.isfinite(table).all():
-        raise ValueError(f"The numbers in {path} must be finite.")
-    return table
-
-
 def _examples(table: np.ndarray, shape: list[int] | None, path: Path) -> np.ndarray:
     if shape is None:
         return table
@@ -429,27 +411,5 @@ def _examples(table: np.ndarray, shape: list[int] | None, path: Path) -> np.ndar
     return table.reshape(-1, *shape)
 
 
-def _image_files(path: Path) -> list[Path]:
-    if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.suffix.lower() in IMAGE_SUFFIXES)
-        if not files:
-            raise ValueError(f"{path} has no images ({', '.join(IMAGE_SUFFIXES)}).")
-        return files
-    if not path.is_file():
-        raise ValueError(f"No such file or folder: {path}.")
-    return [path]
-
-
 def _image_format(task: dict[str, Any]) -> ImageFormat | None:
     return None if task["image_format"] is None else ImageFormat(**task["image_format"])
-
-
-def _read_images(files: Sequence[Path], image_format: ImageFormat) -> np.ndarray:
-    """Images `[N, height, width, channels]`, float32, as in training."""
-    pixels = []
-    for file in files:
-        try:
-            pixels.append(image_format.from_bytes(file.read_bytes()).numpy())
-        except tf.errors.InvalidArgumentError as error:
-            raise ValueError(f"{file} is broken, or no image.") from error
-    return np.stack(pixels).astype(np.float32) / 255

@@ -16,7 +16,8 @@ import keras
 import yaml
 
 from tfmeta import backbones, data, learners
-from tfmeta.data import ClassDataset, sources
+from tfmeta.data import ClassDataset
+from tfmeta.data.names import resolve
 from tfmeta.learners import MetaLearner
 from tfmeta.registry import hint
 
@@ -146,14 +147,17 @@ class Recipe:
     def _check_options(self) -> None:
         _check_keys("data", self.data, [*self.data, "name"], required=["name"])
         _check_text("data", self.data, "name")
-        source, is_regression = self._source()
-        of_source = _options(source, without=["name", "path", "x", "y", "split", "data_dir"])
-        _check_keys("data", self.data, ["name", *of_source])
+        source = resolve(self.data["name"])
+        if source.kind == "tfds":
+            # It may have been meant as a folder, which the check of the source knows.
+            with _naming("data"):
+                source.check_options(key for key in self.data if key != "name")
+        _check_keys("data", self.data, ["name", *source.options])
         if "image_format" in self.data:
             of_format = _options(data.ImageFormat, without=[])
             given = self.data["image_format"]
             _check_keys("data: image_format", given, of_format, required=["height", "width"])
-        distribution = data.TaskDistribution if is_regression else ClassDataset
+        distribution = data.TaskDistribution if source.is_regression else ClassDataset
         of_episodes = _options(distribution.episodes, without=["self", "seed", "start", "shard"])
         _check_keys("episodes", self.episodes, of_episodes)
         _check_keys("validation", self.validation, [*of_episodes, "n_episodes"], ["n_episodes"])
@@ -182,22 +186,12 @@ class Recipe:
         of_learner = _options(learners.get(self.learner["name"]), without=given_apart)
         _check_keys("learner", self.learner, ["name", *of_learner])
 
-    def _source(self) -> tuple[Callable[..., Any], bool]:
-        """The function that loads the data, and whether its tasks are regression tasks."""
-        name = self.data["name"]
-        if name in data.DISTRIBUTIONS:
-            return data.DISTRIBUTIONS[name], True
-        if name in sources.BY_NAME:
-            return sources.BY_NAME[name], False
-        is_folder = os.sep in self.data["name"] or Path(self.data["name"]).is_dir()
-        return (sources.folder if is_folder else sources.tfds_dataset), False
-
     # === Building ===
 
     @property
     def is_regression(self) -> bool:
         """Whether the tasks are regression tasks."""
-        return self._source()[1]
+        return resolve(self.data["name"]).is_regression
 
     def load_data(self, split: str, data_dir: str | os.PathLike[str] | None = None) -> Any:
         """The recipe's data. Task distributions have no splits, but other seeds: see `episodes`.
@@ -212,7 +206,7 @@ class Recipe:
         options = {k: v for k, v in self.data.items() if k != "name"}
         if not self.is_regression:
             options["split"] = split
-        if data_dir is not None and "data_dir" in inspect.signature(self._source()[0]).parameters:
+        if data_dir is not None and resolve(self.data["name"]).has_data_dir:
             options["data_dir"] = data_dir
         with _naming("data"):
             if "image_format" in options:

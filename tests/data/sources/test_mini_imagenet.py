@@ -50,12 +50,18 @@ def test_episodes_of_a_split_have_its_classes_and_no_image_twice(mini_imagenet_d
     assert [red_of_label[y] for y in query_y[0].numpy()] == query[:, 0].tolist()
 
 
-def test_it_is_looked_for_beside_the_data_sets_of_tfds(
-    mini_imagenet_dir: Path, monkeypatch: pytest.MonkeyPatch
+def test_it_is_looked_for_where_tfds_keeps_its_data(
+    mini_imagenet_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(mini_imagenet_dir))
+    monkeypatch.setenv("TFDS_DATA_DIR", str(mini_imagenet_dir))
     data: ClassDataset = load("mini_imagenet", split="validation")
     assert len(data) == 5
+    monkeypatch.delenv("TFDS_DATA_DIR")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    with pytest.raises(ValueError, match="miniImageNet is not in") as error:
+        load("mini_imagenet")
+    assert str(tmp_path / "tensorflow_datasets" / "mini_imagenet") in str(error.value)
 
 
 # === What users may get wrong ===
@@ -99,7 +105,7 @@ def edited(change: Callable[[str], str], name: str = "train.csv") -> Callable[[P
             lambda folder: (folder / "val.csv").write_bytes(
                 "filename,label\nä.jpg,Bär".encode("latin-1")
             ),
-            r"val\.csv must be text in UTF-8: .* Save it again as that",
+            r"val\.csv must be text in UTF-8: .* Save it as UTF-8",
         ),
         (
             edited(lambda text: text.replace(",n00000002", ",", 1)),

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from tfmeta.data import ImageFormat, load
-from tfmeta.data.cifar_fs import CIFAR_FS
+from tfmeta.data.sources.cifar_fs import CIFAR_FS
 
 SIZES = {"train": 64, "validation": 16, "test": 20}
 

@@ -1,4 +1,4 @@
-"""Distributions of regression tasks: sinusoids and straight lines."""
+"""Distributions of regression tasks."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from tfmeta.data.pipeline import EpisodeRandom, Size, check_size, episode_pipeline
 
-# From the episode's random numbers and the count of inputs to a function x -> y.
+# Draws the function x -> y of an episode from the episode's random numbers.
 DrawTask = Callable[[EpisodeRandom], Callable[[tf.Tensor], tf.Tensor]]
 
 
@@ -17,11 +17,12 @@ class TaskDistribution:
     """Regression tasks y = f(x) with f drawn per episode and x uniform.
 
     Args:
-        draw_task: Draws f.
-        low: Lower end of the inputs.
-        high: Upper end of the inputs.
-        support_noise: Standard deviation of the Gaussian noise on the support targets.
-        source: What it is, for records.
+        draw_task: function from `EpisodeRandom` to a function from x to y, float32 `[N, 1]` both.
+            Draws f. It may draw up to 46 times.
+        low: float. Lower end of the inputs.
+        high: float. Upper end of the inputs.
+        support_noise: float. Standard deviation of the Gaussian noise on the support targets.
+        source: mapping. What the tasks are, for records.
     """
 
     example_shape = (1,)
@@ -51,20 +52,24 @@ class TaskDistribution:
         start: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
-        """An endless data set of meta-batches of tasks, for `fit`.
+        """Makes an endless data set of meta-batches of tasks, for `fit`.
 
         Args:
-            n_shot: Support points; an integer or an inclusive range (low, high).
-            n_query: Query points; likewise.
-            meta_batch_size: Tasks per element, T.
-            seed: Seed of the tasks.
-            start: Index of the first task.
-            shard: (w, W): the share of worker w of W, the indices congruent to w.
+            n_shot: int or (low, high). Support points; a range is inclusive. Defaults to 10.
+            n_query: int or (low, high). Query points. Defaults to 10.
+            meta_batch_size: int. Tasks per element, T. Defaults to 25.
+            seed: int. Seed of the tasks. Defaults to 0.
+            start: int. Index of the first task. Defaults to 0.
+            shard: (w, W). The share of worker w of W: the indices congruent to w modulo W.
+                Defaults to (0, 1): all tasks.
 
         Returns:
             A data set of `(inputs, query_y)`: `support_x` and `support_y` `[T, n_shot, 1]`,
-            `query_x` and `query_y` `[T, n_query, 1]`, float32. Where a size is a range, padded
-            and masked as in `ClassDataset.episodes`.
+            `query_x` and `query_y` `[T, n_query, 1]`, float32. If a size is a range, the elements
+            are padded and masked as in `ClassDataset.episodes`.
+
+        Raises:
+            ValueError: If a size, the seed, the start or the shard is invalid.
         """
         sizes = {"n_shot": check_size("n_shot", n_shot), "n_query": check_size("n_query", n_query)}
         shots, queries = (high for _, high in sizes.values())
@@ -105,32 +110,3 @@ class TaskDistribution:
             start=start,
             shard=shard,
         )
-
-
-def sinusoid() -> TaskDistribution:
-    """y = A·sin(x − φ) with A ~ U(0.1, 5), φ ~ U(0, π), x ~ U(-5, 5).
-
-    Reference:
-        Finn et al. (2017), https://arxiv.org/abs/1703.03400, section 5.1.
-    """
-
-    def draw_task(random: EpisodeRandom) -> Callable[[tf.Tensor], tf.Tensor]:
-        amplitude = random.uniform([], 0.1, 5.0)
-        phase = random.uniform([], 0.0, 3.141592653589793)
-        return lambda x: amplitude * tf.sin(x - phase)
-
-    return TaskDistribution(draw_task, -5.0, 5.0, 0.0, {"name": "sinusoid"})
-
-
-def linear() -> TaskDistribution:
-    """y = a·x + b with a ~ U(-5, 5), b ~ U(-10, 10), x ~ U(-5, 5).
-
-    The support targets carry Gaussian noise of standard deviation 0.3; the queries' do not.
-    """
-
-    def draw_task(random: EpisodeRandom) -> Callable[[tf.Tensor], tf.Tensor]:
-        slope = random.uniform([], -5.0, 5.0)
-        intercept = random.uniform([], -10.0, 10.0)
-        return lambda x: slope * x + intercept
-
-    return TaskDistribution(draw_task, -5.0, 5.0, 0.3, {"name": "linear"})

@@ -1,4 +1,4 @@
-"""Invariants of the distributions of regression tasks."""
+"""Invariants of the distributions of regression tasks, sinusoids and lines among them."""
 
 from typing import Any
 
@@ -59,7 +59,7 @@ def line_basis(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def amplitude_and_phase(e: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each task, fitted to support and queries together; and the residuals."""
+    """Fits each task to its support and queries together; also returns the residuals."""
     x, y = (np.concatenate([e[f"support_{v}"], e[f"query_{v}"]], axis=1) for v in "xy")
     # A sin(x - p) = A cos(p) sin(x) - A sin(p) cos(x)
     coefficients, residuals = fit(sine_basis, x, y)
