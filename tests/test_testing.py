@@ -8,6 +8,7 @@ import tensorflow as tf
 import tfmeta
 from tfmeta import MetaLearner
 from tfmeta.testing import CHECKS, Case, checks, run
+from tfmeta.testing.episodes import make_episodes
 
 
 def network(n_outputs=3, batch_norm=True):
@@ -24,7 +25,7 @@ def permute_last_layer(learner, order):
 def maml(name, inner_steps=2, **options):
     return Case(
         name,
-        lambda: tfmeta.MAML(network(), 0.5, inner_steps=inner_steps, **options),
+        lambda: tfmeta.MAML(network(), inner_learning_rate=0.5, inner_steps=inner_steps, **options),
         permute_outputs=permute_last_layer,
         exact_gradient=not options.get("first_order"),
         training_steps=60,
@@ -42,9 +43,10 @@ class Prototypes(MetaLearner):
     def embed(self, x, training):
         return tf.cast(self.encoder(x, training=training), self.variable_dtype)
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         labels = tf.cast(support_y, tf.int32)
-        n_way = tf.reduce_max(labels) + 1
+        if n_way is None:
+            n_way = tf.reduce_max(labels) + 1
         members = tf.one_hot(labels, n_way, axis=0, dtype=self.variable_dtype)
         if support_mask is not None:
             members *= tf.cast(support_mask, members.dtype)
@@ -76,7 +78,9 @@ CASES = [
     maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"),
     Case(
         "MAML for regression",
-        lambda: tfmeta.MAML(network(1, batch_norm=False), 0.1, inner_steps=2, inner_loss="mse"),
+        lambda: tfmeta.MAML(
+            network(1, batch_norm=False), inner_learning_rate=0.1, inner_steps=2, inner_loss="mse"
+        ),
         n_way=None,
         transductive=False,
     ),
@@ -122,7 +126,7 @@ def register(learner):
 
 @register
 class IgnoresTheSupportSet(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         return {"prototypes": self.embed(tf.eye(3, 4), training)}
 
 
@@ -130,9 +134,9 @@ class IgnoresTheSupportSet(Prototypes):
 class IgnoresTheLabels(Prototypes):
     """The positions of the examples must not betray their classes."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         labels = tf.cumsum(tf.ones_like(support_y)) % 3
-        return super().adapt_task(support_x, labels, support_mask, training)
+        return super().adapt_task(support_x, labels, support_mask, training, n_way)
 
 
 class Counting(Prototypes):
@@ -152,30 +156,30 @@ class CountsCalls(Counting):
 class CountsAdaptations(Counting):
     """What `adapt_task` assigns is discarded in `call`, but not in `adapt`."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         self.count.assign_add(1.0)
-        return super().adapt_task(support_x, support_y, support_mask, training)
+        return super().adapt_task(support_x, support_y, support_mask, training, n_way)
 
 
 @register
 class PrefersTheFirst(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
-        state = super().adapt_task(support_x, support_y, support_mask, training)
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
+        state = super().adapt_task(support_x, support_y, support_mask, training, n_way)
         return {"prototypes": state["prototypes"] + 0.1 * self.embed(support_x[:1], training)}
 
 
 @register
 class IgnoresTheMask(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
-        return super().adapt_task(support_x, support_y, None, training)
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
+        return super().adapt_task(support_x, support_y, None, training, n_way)
 
 
 @register
 class TakesPaddingToBeLast(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         if support_mask is not None:
             support_mask = tf.sort(support_mask, direction="DESCENDING")
-        return super().adapt_task(support_x, support_y, support_mask, training)
+        return super().adapt_task(support_x, support_y, support_mask, training, n_way)
 
 
 class Scaled(Prototypes):
@@ -310,9 +314,9 @@ WRONG = [
     (PrefersTheFirst, "support_order", "predictions depend on the order of the support set"),
     (IgnoresTheMask, "masking", "padding at the end changes predictions"),
     (TakesPaddingToBeLast, "masking", "padding in between changes predictions"),
-    (ForgetsAnOption, "keras_round_trip", "the loaded learner predicts otherwise"),
-    (ForgetsAnOptionOfTraining, "keras_round_trip", "the loaded learner trains on otherwise"),
-    (MixesTasks, "meta_batch_size", "is predicted otherwise beside other tasks"),
+    (ForgetsAnOption, "keras_round_trip", "the loaded learner predicts differently"),
+    (ForgetsAnOptionOfTraining, "keras_round_trip", "the loaded learner trains on differently"),
+    (MixesTasks, "meta_batch_size", "is predicted differently beside other tasks"),
     (PrefersTheFirstTask, "task_order", "predictions depend on the order of the tasks"),
     (NormalisesOverQueries, "other_queries", "depends on the queries beside it"),
     (NormalisesOverQueries, "adapted_model", "a query among a thousand"),
@@ -327,7 +331,7 @@ WRONG = [
     (CannotMix, "mixed_bfloat16", "Error"),
     (TraceTimeBranch, "eager_equals_graph", "call differs in a graph"),
     (ProbabilitiesOfOne, "contract", r"shape \(2, 9, 1\), not \(2, 9, 3\)"),
-    (SharesItsEncoder, "adapted_model", "meta-training on changes the adapted model"),
+    (SharesItsEncoder, "adapted_model", "training the learner on changes the adapted model"),
     (AdaptsToAnything, "bad_input", "NaN: no error was raised"),
 ]
 
@@ -361,8 +365,9 @@ def test_tasks_that_betray_their_labels_do_not_show_learning(monkeypatch):
         inputs["query_x"][..., :3] += 5 * np.eye(3, dtype="float32")[query_y]
         return inputs, query_y
 
-    episodes = tfmeta.testing._episodes
-    monkeypatch.setattr(tfmeta.testing, "_episodes", betrayed)
+    episodes = make_episodes
+    for module in ("episodes", "learning"):
+        monkeypatch.setattr(f"tfmeta.testing.{module}.make_episodes", betrayed)
     with pytest.raises(AssertionError, match="with unrelated support labels"):
         run("learning", prototypes(IgnoresTheSupportSet, training_steps=30))
 
