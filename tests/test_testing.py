@@ -1,5 +1,7 @@
 """The conformance harness passes right learners and catches wrong ones."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import tfmeta
 from tfmeta import MetaLearner
 from tfmeta.testing import CHECKS, Case, checks, run
 from tfmeta.testing.episodes import make_episodes
+from tfmeta.testing.learner_runs import first_predictions, first_trained_weights
 
 
 def network(n_outputs=3, batch_norm=True):
@@ -71,35 +74,29 @@ def prototypes(learner=Prototypes, **options):
     return Case(learner.__name__, lambda: learner(network(6, batch_norm=False)), **options)
 
 
-CASES = [
-    maml("transductive MAML"),
-    maml("MAML with the support set's statistics", batch_norm="support"),
-    maml("MAML with running averages", inner_steps=1, batch_norm="running"),
-    maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"),
-    Case(
-        "MAML for regression",
-        lambda: tfmeta.MAML(
-            network(1, batch_norm=False), inner_learning_rate=0.1, inner_steps=2, inner_loss="mse"
-        ),
-        n_way=None,
-        transductive=False,
+TRANSDUCTIVE = maml("transductive MAML")
+REGRESSION = Case(
+    "MAML for regression",
+    lambda: tfmeta.MAML(
+        network(1, batch_norm=False), inner_learning_rate=0.1, inner_steps=2, inner_loss="mse"
     ),
-    prototypes(),
-]
-
-
-@pytest.mark.parametrize(
-    ("case", "check"),
-    [
-        pytest.param(case, check, id=f"{case.name}-{check}")
-        for case in CASES[3:]  # Those before, and more, are in learners/test_conformance.py.
-        for check in checks(case)
-    ],
+    n_way=None,
+    transductive=False,
 )
-def test_right_learners_pass(case, check):
+USERS = prototypes(training_steps=20)
+
+
+# All of our own learners are in learners/test_conformance.py.
+@pytest.mark.parametrize("check", checks(USERS))
+def test_a_right_learner_of_a_user_passes(check):
     policy = keras.config.floatx(), keras.config.dtype_policy().name
-    run(check, case)
+    run(check, USERS)
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == policy
+
+
+@pytest.mark.parametrize("check", ["contract", "float64"])
+def test_a_first_order_learner_that_says_so_passes(check):
+    run(check, maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
@@ -111,10 +108,50 @@ def test_the_loss_may_be_reduced_otherwise(check, reduction):
 
 def test_the_checks_that_apply_are_those_of_the_method():
     every = set(CHECKS)
-    assert every - set(checks(CASES[0])) == {"other_queries"}
-    assert every - set(checks(CASES[4])) == {"label_permutation"}
+    assert every - set(checks(TRANSDUCTIVE)) == {"other_queries"}
+    assert every - set(checks(REGRESSION)) == {"label_permutation"}
     assert every - set(checks(prototypes(support_order_matters=True))) == {"support_order"}
     assert every - set(checks(prototypes(HalfStep))) == {"train_step_equals_default"}
+    # What a case says goes before what its learner is.
+    assert every - set(checks(prototypes(transductive=True))) == {"other_queries"}
+    assert every - set(checks(prototypes(custom_training=True))) == {"train_step_equals_default"}
+
+
+@pytest.fixture
+def counted():
+    """A case, and a list that grows whenever it makes a learner."""
+    made = []
+
+    def make():
+        made.append(1)
+        return Prototypes(network(6, batch_norm=False))
+
+    return Case("counted", make), made
+
+
+def test_a_case_is_looked_at_once_and_only_if_it_does_not_say_what_it_is(counted):
+    case, made = counted
+    checks(dataclasses.replace(case, transductive=False, custom_training=False))
+    assert len(made) == 0
+    assert checks(case) == checks(case)
+    assert len(made) == 1
+
+
+def test_checks_share_results_of_the_same_precision_which_none_can_change(counted, float64):
+    case, made = counted
+    in_float64 = first_predictions(case)
+    assert first_predictions(case) is in_float64
+    (first, *_), n_made = first_trained_weights(case), len(made)
+    first_trained_weights(case)
+    assert len(made) == n_made == 2
+    for array in (in_float64, first):
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    assert in_float64.dtype == "float64"
+    assert first_predictions(case).dtype == "float32"
+    assert first_predictions(dataclasses.replace(case)) is not first_predictions(case)
 
 
 # === Wrong learners ===
@@ -356,7 +393,7 @@ def test_a_first_order_learner_does_not_pass_as_an_exact_one():
 
 def test_output_units_must_be_permuted_with_the_labels():
     with pytest.raises(AssertionError, match="logits are not permuted"):
-        run("label_permutation", Case("MAML", CASES[0].make))
+        run("label_permutation", Case("MAML", TRANSDUCTIVE.make))
 
 
 def test_tasks_that_betray_their_labels_do_not_show_learning(monkeypatch):
