@@ -89,7 +89,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest.fixture(scope="session")
 def omniglot_dir() -> Path:
-    """A directory of TensorFlow Datasets that has Omniglot; without one, the test is skipped."""
+    """A directory of TensorFlow Datasets that has Omniglot.
+
+    Without one, the test is skipped, or fails if TFMETA_REQUIRE_OMNIGLOT is set.
+    """
     repository = Path(__file__).resolve().parents[1]
     candidates = [repository.parent / "shared" / "tfds"]
     if os.environ.get("TFDS_DATA_DIR"):
@@ -97,9 +100,10 @@ def omniglot_dir() -> Path:
     for folder in candidates:
         if (folder / "omniglot").is_dir():
             return folder
-    pytest.skip(
-        "needs the real Omniglot: neither TFDS_DATA_DIR nor ../shared/tfds has a folder `omniglot`"
-    )
+    message = "neither TFDS_DATA_DIR nor ../shared/tfds has a folder `omniglot`"
+    if os.environ.get("TFMETA_REQUIRE_OMNIGLOT"):
+        pytest.fail(f"TFMETA_REQUIRE_OMNIGLOT is set, but {message}")
+    pytest.skip(f"needs the real Omniglot: {message}")
 
 
 @pytest.fixture(scope="session")

@@ -134,7 +134,7 @@ def conv_networks(
     n_way: int,
     shape: tuple[int, int, int],
     filters: int,
-    relation_shape: tuple[int, int, int] | None = None,
+    larger_shape: tuple[int, int, int] | None = None,
     downsampling: str = "max_pool",
 ) -> Networks:
     """Networks of `tfmeta.backbones` for images.
@@ -143,15 +143,16 @@ def conv_networks(
         n_way: int. Outputs of those that classify.
         shape: tuple of int. The shape of an image.
         filters: int. Filters of each convolution.
-        relation_shape: tuple of int. The shape of an image for Relation Network. Defaults to
-            `shape`, which is too small for it under 28×28.
-        downsampling: str. See `tfmeta.backbones.conv4`.
+        larger_shape: tuple of int. The shape of an image for CAVIA and Relation Network, whose
+            backbones need more than 14×14. Defaults to `shape`.
+        downsampling: str. See `tfmeta.backbones.conv4`. Defaults to "max_pool".
     """
+    larger = larger_shape or shape
     return Networks(
         lambda: backbones.conv4(n_way, shape, filters, downsampling),
         lambda: backbones.conv4(None, shape, filters, downsampling),
-        lambda: backbones.film_conv4(n_way, shape, filters=filters, n_context=3),
-        relation_encoder=lambda: backbones.relation_encoder(relation_shape or shape, filters),
+        lambda: backbones.film_conv4(n_way, larger, filters=filters, n_context=3),
+        relation_encoder=lambda: backbones.relation_encoder(larger, filters),
         n_way=n_way,
     )
 

@@ -37,7 +37,7 @@ def maml(name, inner_steps=2, **options):
 
 @keras.saving.register_keras_serializable("test_testing")
 class Prototypes(MetaLearner):
-    """A user's own learner: as many classes as the support set has."""
+    """A user's own learner. It tells apart as many classes as the support set has."""
 
     def __init__(self, encoder, **kwargs):
         super().__init__(**kwargs)
@@ -83,7 +83,7 @@ REGRESSION = Case(
     n_way=None,
     transductive=False,
 )
-USERS = prototypes(training_steps=20)
+USERS = prototypes(training_steps=20, transductive=False, custom_training=False)
 
 
 # All of our own learners are in learners/test_conformance.py.
@@ -169,7 +169,7 @@ class IgnoresTheSupportSet(Prototypes):
 
 @register
 class IgnoresTheLabels(Prototypes):
-    """The positions of the examples must not betray their classes."""
+    """It guesses classes from the positions of examples, which must not betray them."""
 
     def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         labels = tf.cumsum(tf.ones_like(support_y)) % 3
@@ -191,7 +191,7 @@ class CountsCalls(Counting):
 
 @register
 class CountsAdaptations(Counting):
-    """What `adapt_task` assigns is discarded in `call`, but not in `adapt`."""
+    """`call` discards what `adapt_task` assigns, but `adapt` does not."""
 
     def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         self.count.assign_add(1.0)
@@ -292,7 +292,7 @@ class Unlearns(Prototypes):
 
 @register
 class SumsTasks(Prototypes):
-    """With hooks that are its own, but `train_step` as it is."""
+    """It replaces a private hook, and neither `train_step` nor `task_gradients`."""
 
     def _task_weights(self, n_tasks, sample_weight):
         return tf.ones([n_tasks], keras.config.floatx())
