@@ -81,7 +81,7 @@ VARIANTS = [
             input_bias=(-1, 0),
             first_order=False,
         ),
-        transductive=True,
+        transductive=False,
         custom_training=False,
         training_steps=TRAINING_STEPS,
         support_order_matters=True,
