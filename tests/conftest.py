@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-# Before TensorFlow is imported, and for the processes that tests start, which inherit it. Workers of
+# Set before TensorFlow is imported; the processes that tests start inherit it. Workers of
 # pytest-xdist have about a core each, where several threads per operation cost 10 to 15 % more CPU
 # time. Two operations at once were no slower than one, and with one at a time no race between the
 # tasks of a meta-batch could show.
@@ -83,7 +83,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         return
     reports = terminalreporter.stats
     late = sum(LATE in str(report.longrepr) for report in reports.get("skipped", []))
-    ran = sum(len(reports.get(outcome, [])) for outcome in ("passed", "failed"))
+    ran = sum(len(reports.get(outcome, [])) for outcome in ("passed", "failed", "error"))
     terminalreporter.write_line(f"{ran} tests ran; {late} did not, because time ran out.")
 
 
