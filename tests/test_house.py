@@ -63,12 +63,12 @@ def module_files(package: Path) -> dict[str, Path]:
 
 
 def imported_names(name: str, path: Path) -> Iterator[str]:
-    """Every module that a file names: in import statements anywhere in it, and in strings.
+    """Every name that a file imports, in statements anywhere in it.
 
     `from a import b` gives `a.b`, which need not be a module.
     """
-    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    package = package_of(name, path)
+    for node in ast.walk(parse(path)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -78,12 +78,25 @@ def imported_names(name: str, path: Path) -> Iterator[str]:
                 parents = parents[: len(parents) - node.level + 1]
                 module = ".".join([*parents, module] if module else parents)
             yield from (f"{module}.{alias.name}" for alias in node.names)
-        # Lazy imports: `importlib.import_module("tfmeta.plots")`, or a table of such names.
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if re.fullmatch(rf"{package.split('.')[0]}(\.\w+)+", node.value):
-                yield node.value
-            elif re.fullmatch(r"\.\w+(\.\w+)*", node.value):
-                yield package + node.value
+
+
+def strings(name: str, path: Path) -> Iterator[str]:
+    """The strings of a file, as absolute names of what could be modules.
+
+    Lazy imports have such: `importlib.import_module("tfmeta.plots")`, or a table of names.
+    """
+    package = package_of(name, path)
+    for node in ast.walk(parse(path)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+            yield package + node.value if node.value.startswith(".") else node.value
+
+
+def package_of(name: str, path: Path) -> str:
+    return name if path.name == "__init__.py" else name.rpartition(".")[0]
+
+
+def parse(path: Path) -> ast.Module:
+    return ast.parse(path.read_text(encoding="utf-8"))
 
 
 def import_graph(package: Path) -> dict[str, set[str]]:
@@ -91,12 +104,13 @@ def import_graph(package: Path) -> dict[str, set[str]]:
     files = module_files(package)
     graph: dict[str, set[str]] = {}
     for name, path in files.items():
-        graph[name] = set()
+        graph[name] = {string for string in strings(name, path) if string in files}
         for imported in imported_names(name, path):
             while imported and imported not in files:
                 imported = imported.rpartition(".")[0]
-            if imported and imported != name:
+            if imported:
                 graph[name].add(imported)
+        graph[name].discard(name)
     return graph
 
 
@@ -167,7 +181,7 @@ def with_several_classes(package: Path) -> dict[str, list[str]]:
     for path in sorted(package.rglob("*.py")):
         classes = [
             node.name
-            for node in ast.parse(path.read_text(encoding="utf-8")).body
+            for node in parse(path).body
             if isinstance(node, ast.ClassDef)
             and not node.name.startswith("_")
             and not any(CARRIERS.search(ast.unparse(base)) for base in node.bases)
@@ -181,7 +195,7 @@ def riddles(package: Path) -> list[str]:
     """Docstrings that begin with a word that points outside of them."""
     found = []
     for path in sorted(package.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in ast.walk(parse(path)):
             if not isinstance(
                 node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
             ):
@@ -200,7 +214,7 @@ def uses_of_internals(package: Path) -> list[str]:
         name = path.relative_to(package).as_posix()
         if name == INTERNALS_FILE:
             continue
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = parse(path)
         for node in ast.walk(tree):
             if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
                 node.value = ast.Constant(None)
@@ -271,6 +285,11 @@ def house(tmp_path):
 def test_every_kind_of_import_closes_a_circle(house, text):
     package = house({"a.py": text, "b.py": "import house.a", "c.py": "import house.a"})
     assert circles(import_graph(package)) == [["house.a", "house.b"]]
+
+
+def test_a_string_that_names_no_module_is_no_import(house):
+    package = house({"room/__init__.py": "from .a import f", "room/a.py": "suffix = '.keras'"})
+    assert circles(import_graph(package)) == []
 
 
 def test_a_circle_may_go_through_a_package():
