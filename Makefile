@@ -1,8 +1,8 @@
-# Two commands: `make quickstart` and `make test`. Each sets up what it needs in .venv first.
+# `make quickstart`, `make test` and `make test-all` set up what they need in .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test format
+.PHONY: quickstart test test-all test-large checked format
 
 # .venv holds a stamp per set of dependencies, so that a second run installs nothing.
 .venv/installed: setup.cfg pyproject.toml
@@ -18,11 +18,26 @@ BIN := .venv/bin
 quickstart: .venv/installed
 	$(BIN)/tfmeta train models/maml_glyphs_5w1s/quickstart.yaml --output runs/quickstart
 
-test: .venv/installed-dev
+# Two workers or more: worksteal gives each a run of neighbouring tests, so that fixtures are set up
+# once, and lets who is done first take over from the others.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+
+test: checked
+	$(PYTEST)
+
+# The large tests, too: whole notebooks and training runs, thousands of requests, hundreds of kills.
+test-all: checked
+	$(PYTEST) -m ""
+
+# The large tests alone: a third of them, by the date, or all on three days; within SECONDS.
+SECONDS ?= 600
+test-large: .venv/installed-dev
+	$(PYTEST) -m large --large-day $$(( $$(date +%s) / 86400 )) --seconds $(SECONDS)
+
+checked: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n auto --maxprocesses 8
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

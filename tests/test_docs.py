@@ -1,4 +1,7 @@
-"""Every Python snippet of the README and the docs runs, as a reader would run it."""
+"""Every Python snippet of the README and the docs runs, as a reader would run it.
+
+By default, training in a snippet is cut to a few steps; the large tests run it at full length.
+"""
 
 import contextlib
 import re
@@ -11,17 +14,21 @@ import pytest
 import tensorflow as tf
 from prediction_service import serving
 
-from tfmeta import cli, presets
+from tfmeta import MetaLearner, cli, presets
 from tfmeta.recipes import Recipe
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 CARDS = sorted((ROOT / "models").glob("*/README.md"))
+SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
+SNIPPETS = {page: SNIPPET.findall(page.read_text(encoding="utf-8")) for page in PAGES}
+# What `fit` does at most, by argument, where snippets are not run at full length.
+FEW_STEPS = {"epochs": 1, "steps_per_epoch": 3, "validation_steps": 1}
 
 
 @pytest.fixture
 def reader_folder(tmp_path, monkeypatch):
-    """An empty folder but for the reader's images."""
+    """A folder that holds nothing but the reader's images."""
     for name in ("cats", "dogs", "owls"):
         folder = tmp_path / "my_images" / name
         folder.mkdir(parents=True)
@@ -34,7 +41,7 @@ def reader_folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def server(reader_folder, monkeypatch):
-    """A server of the reader's servable, started when a client first asks for the usual address."""
+    """A server of the reader's servable, started when a client first connects to the address."""
     connect = grpc.insecure_channel
     with contextlib.ExitStack() as stack:
 
@@ -46,16 +53,49 @@ def server(reader_folder, monkeypatch):
         yield
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
-def test_snippets_run(page, reader_folder, glyphs_dir, monkeypatch, server):
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Cuts training short."""
+    fit = MetaLearner.fit
+
+    def cut(learner, *args, **options):
+        for name, most in FEW_STEPS.items():
+            if name in options:
+                options[name] = min(options[name], most)
+        return fit(learner, *args, **options)
+
+    monkeypatch.setattr(MetaLearner, "fit", cut)
+
+
+def run_snippets(page):
+    assert SNIPPETS[page]
+    names: dict[str, object] = {}
+    for snippet in SNIPPETS[page]:
+        exec(compile(snippet, page.name, "exec"), names)
+
+
+@pytest.fixture
+def reader(reader_folder, glyphs_dir, monkeypatch, server):
+    """All that a reader has: images, glyphs and a server."""
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
     # TensorFlow has long started here, which the call refuses; it has a test of its own.
     monkeypatch.setattr("tfmeta.configure_threads", lambda: None)
-    snippets = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
-    assert snippets
-    names: dict[str, object] = {}
-    for snippet in snippets:
-        exec(compile(snippet, page.name, "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+@pytest.mark.usefixtures("reader", "few_steps")
+def test_snippets_run(page):
+    run_snippets(page)
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    "page",
+    [pytest.param(page, id=page.name) for page in PAGES if ".fit(" in "".join(SNIPPETS[page])],
+)
+@pytest.mark.usefixtures("reader")
+def test_snippets_run_at_full_length(page):
+    run_snippets(page)
 
 
 @pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
