@@ -54,7 +54,7 @@ def write_settings(folder: str | os.PathLike[str]) -> None:
         raise ImportError(MISSING) from error
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir() or not servables(folder):
-        raise ValueError(f"{folder} must be a folder that contains the folders of servables.")
+        raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
     # Locked, because of two processes at once one might miss a new servable and write last.
     with locked(folder):
         config = model_server_config_pb2.ModelServerConfig()
