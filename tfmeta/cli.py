@@ -125,6 +125,9 @@ def _parser() -> argparse.ArgumentParser:
         sub = command(name, function, text, serving_commands)
         sub.add_argument("folder", type=Path, help="the folder that contains servables' folders")
 
+    sub = command("path", _path, "Print the folder of a preset's servable.", serving_commands)
+    sub.add_argument("preset", help="the preset: its name or folder")
+
     sub = command("list", _list, "List the presets by name.")
 
     text = "Make a preset, with a servable, of a run; or renew the servable of a preset."
@@ -320,6 +323,10 @@ def _run(options: argparse.Namespace) -> None:
     serving.write_settings(options.folder)
     program = server.find_server()
     os.execv(program, server.command(options.folder.expanduser().absolute(), program))
+
+
+def _path(options: argparse.Namespace) -> None:
+    print(serving.servable_of(presets.find(options.preset)))
 
 
 def _list(options: argparse.Namespace) -> None:
