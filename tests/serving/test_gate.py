@@ -90,7 +90,7 @@ def test_slack_is_what_rounding_does_but_at_most_a_part_of_the_range():
         return agreement.measured_slack(servable, request, answer, "support_x", "float32")["y"]
 
     assert slack(lambda x: x) == pytest.approx(1e-4)  # of the largest value
-    assert 1e-3 < slack(lambda x: x + tf.sin(1e3 * x) / 10) < 0.02
+    assert 3e-4 < slack(lambda x: x + tf.sin(1e3 * x) / 10) < 0.01
     assert slack(lambda x: tf.sin(1e9 * x)) == pytest.approx(0.05 * 2, rel=0.3)
 
 

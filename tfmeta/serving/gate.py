@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -140,7 +140,7 @@ def _warmup_requests(servable: LoadedServable) -> list[Request]:
     return requests
 
 
-def _check_joined(servable: LoadedServable, joined: Request, answers: list[Answer]) -> float:
+def _check_joined(servable: LoadedServable, joined: Request, answers: Sequence[Answer]) -> float:
     """Compares the answers to requests that are sent alone with those of one batch of them all."""
     largest = 0.0
     for key, together in servable.answer(joined, "warmup requests in one batch").items():

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.functional import normalises_together
@@ -27,7 +28,8 @@ def served_learner(learner: MetaLearner) -> MetaLearner:
     Args:
         learner: MetaLearner.
     """
-    if normalises_together(getattr(learner, "batch_norm", None), learner):
+    mode: Any = getattr(learner, "batch_norm", None)
+    if normalises_together(mode, learner):
         return learner.with_batch_norm("support")
     return learner
 

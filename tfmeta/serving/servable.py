@@ -1,4 +1,4 @@
-"""What a servable of a model consists of, and what it is compared with before it is published."""
+"""The contents of a servable, and the answers that it is verified against."""
 
 from __future__ import annotations
 

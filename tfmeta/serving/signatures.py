@@ -55,7 +55,7 @@ class Signature(NamedTuple):
 
 
 class _Body(NamedTuple):
-    """What a signature does, and what it takes: not yet a `tf.function`."""
+    """A signature before it is traced: a Python function, and what it takes."""
 
     function: Callable[[Tensors], dict[str, tf.Tensor]]
     inputs: dict[str, tf.TensorSpec]
