@@ -6,9 +6,7 @@ import argparse
 import json
 import os
 import shlex
-import shutil
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -120,14 +118,22 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="do not ask answers to be independent of the other queries of a request",
     )
-    sub = command("run", _run, "Start tensorflow_model_server.", serving_commands)
-    sub.add_argument("folder", type=Path, help="the folder that holds the servables' folders")
+    for name, function, text in (
+        ("configure", _configure, "Write the settings of a server of all servables in a folder."),
+        ("run", _run, "Write the settings and start tensorflow_model_server."),
+    ):
+        sub = command(name, function, text, serving_commands)
+        sub.add_argument("folder", type=Path, help="the folder that contains servables' folders")
+
+    sub = command("path", _path, "Print the folder of a preset's servable.", serving_commands)
+    sub.add_argument("preset", help="the preset: its name or folder")
 
     sub = command("list", _list, "List the presets by name.")
 
-    sub = command("publish", _publish, "Make a preset of a run: its learner, and the servable.")
-    sub.add_argument("run", help="a run folder")
-    sub.add_argument("--output", required=True, type=Path, help="the preset's folder to write")
+    text = "Make a preset, with a servable, of a run; or renew the servable of a preset."
+    sub = command("publish", _publish, text)
+    sub.add_argument("source", help="a run folder, or a preset: its name or folder")
+    sub.add_argument("--output", type=Path, help="the preset's folder to write, for a run")
 
     sub = command("card", _card, "Write what was measured into a model's card.")
     sub.add_argument("folder", type=Path, help="the model's folder, with its README.md")
@@ -295,8 +301,9 @@ def _export(options: argparse.Namespace) -> None:
     folder = version.parent.parent
     print(
         f"Published {version}. Serve all of {folder} with one of the following (a server of "
-        f"TensorFlow {tf.__version__} or later):\n"
+        f"TensorFlow {tf.__version__} or later), after `tfmeta serving configure`:\n"
     )
+    print(" ", shlex.join(["tfmeta", "serving", "configure", str(folder)]))
     print(" ", shlex.join(server.command(folder)))
     print(" ", shlex.join(server.docker_command(folder)))
 
@@ -306,13 +313,20 @@ def _check(options: argparse.Namespace) -> None:
         print(f"{finding.what}: {finding.result}")
 
 
-def _run(options: argparse.Namespace) -> None:
+def _configure(options: argparse.Namespace) -> None:
+    serving.write_settings(options.folder)
     folder = options.folder.expanduser().absolute()
-    if not folder.is_dir() or not server.servables(folder):
-        raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
-    program = server.find()
-    server.write_settings(folder)  # One may have come or gone, or all been moved.
-    os.execv(program, server.command(folder, program))
+    print(f"Written to {folder}: {server.MODELS}, {server.BATCHING}.")
+
+
+def _run(options: argparse.Namespace) -> None:
+    serving.write_settings(options.folder)
+    program = server.find_server()
+    os.execv(program, server.command(options.folder.expanduser().absolute(), program))
+
+
+def _path(options: argparse.Namespace) -> None:
+    print(serving.servable_of(presets.find(options.preset)))
 
 
 def _list(options: argparse.Namespace) -> None:
@@ -321,19 +335,26 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    learner, about = training.load_learner(options.run), training.about(options.run)
-    presets.save_to_preset(learner, options.output, about.image_format, about.recipe)
-    # Elsewhere first: beside a servable, a server's settings are written.
-    with tempfile.TemporaryDirectory() as folder:
-        version = serving.export(
-            learner,
-            Path(folder) / options.output.resolve().name,
-            image_format=about.image_format,
-            example_shape=about.example_shape,
-            allow_transductive=True,
+    learner, about = _opened(options.source)
+    is_run = (Path(options.source) / training.BEST).is_file()
+    if is_run == (options.output is None):
+        raise ValueError(
+            "Give --output, the preset's folder to write, for a run; but not for a preset, whose "
+            "own servable is renewed."
         )
-        shutil.copytree(version, options.output / presets.SERVABLE / version.name)
-    print(f"Written to {options.output}.")
+    folder = options.output if is_run else presets.find(options.source)
+    if is_run and (folder / presets.PRESET).exists():
+        raise ValueError(f"{folder} holds a preset already: choose another folder.")
+    # The servable first: if it fails a check, there is no half a preset.
+    serving.renew_servable(
+        folder,
+        learner,
+        about.image_format,
+        None if about.example_shape is None else tuple(about.example_shape),
+    )
+    if is_run:
+        presets.save_to_preset(learner, folder, about.image_format, about.recipe)
+    print(f"Written to {folder}.")
 
 
 def _card(options: argparse.Namespace) -> None:
