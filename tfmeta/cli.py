@@ -18,7 +18,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import cards, data, plots, presets, serving, training
+from tfmeta import cards, data, plots, preset_files, presets, serving, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.evaluation import Evaluation, ci95
@@ -322,7 +322,7 @@ def _list(options: argparse.Namespace) -> None:
 
 def _publish(options: argparse.Namespace) -> None:
     learner, about = training.load_learner(options.run), training.about(options.run)
-    presets.save_to_preset(learner, options.output, about.image_format, about.recipe)
+    preset_files.save(learner, options.output, about.image_format, about.recipe)
     # Elsewhere first: beside a servable, a server's settings are written.
     with tempfile.TemporaryDirectory() as folder:
         version = serving.export(
@@ -332,7 +332,7 @@ def _publish(options: argparse.Namespace) -> None:
             example_shape=about.example_shape,
             allow_transductive=True,
         )
-        shutil.copytree(version, options.output / presets.SERVABLE / version.name)
+        shutil.copytree(version, options.output / preset_files.SERVABLE / version.name)
     print(f"Written to {options.output}.")
 
 
@@ -362,14 +362,16 @@ def _plot(options: argparse.Namespace) -> None:
 # === Inputs and outputs ===
 
 
-def _opened(source: str, batch_norm: BatchNorm | None = None) -> tuple[MetaLearner, presets.About]:
+def _opened(
+    source: str, batch_norm: BatchNorm | None = None
+) -> tuple[MetaLearner, preset_files.About]:
     """The learner of a run or a preset, in that mode, and what is known about it."""
-    about: presets.About
+    about: preset_files.About
     if (Path(source) / training.BEST).is_file():
         learner, about = training.load_learner(source), training.about(source)
     else:
         folder = presets.find(source)
-        learner, about = presets.load(folder), presets.read(folder)
+        learner, about = presets.from_preset(folder), preset_files.read(folder)
     return (learner.with_batch_norm(batch_norm) if batch_norm else learner), about
 
 
@@ -380,7 +382,7 @@ def _recipe_of(source: str) -> Recipe:
         return Recipe.load(source)
     if path.suffix in (".yaml", ".yml"):
         raise ValueError(f"No such file: {source}.")
-    content = presets.read(presets.find(source)).recipe
+    content = preset_files.read(presets.find(source)).recipe
     if content is None:
         raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
     return Recipe.from_dict(content)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmeta import preset_files, zoo
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel, Layout
 from tfmeta.learners.functional import BatchNorm
@@ -308,8 +309,9 @@ class MetaLearner(keras.Model):
         """Writes this learner, without its optimizer, for `tfmeta.from_preset(folder)`.
 
         Args:
-            folder: The folder to write. What else is in it stays.
+            folder: The folder to write. Other files in it stay.
             image_format: How image files become examples, for `tfmeta adapt` and `export`.
+                Defaults to None: the examples are not images.
 
         Raises:
             ValueError: If the folder holds a preset already, or the learner is not built.
@@ -324,10 +326,36 @@ class MetaLearner(keras.Model):
         >>> tfmeta.from_preset(folder).inner_learning_rate
         0.01
         """
-        # Imported here, for it imports this module.
-        from tfmeta.presets import save_to_preset
+        preset_files.save(self, folder, image_format)
 
-        save_to_preset(self, folder, image_format)
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike[str], refresh: bool = False) -> Self:
+        """Loads a meta-trained learner of this class. See `tfmeta.from_preset`.
+
+        Args:
+            preset: A name, a folder or an address.
+            refresh: Whether to download again what the cache has. Defaults to False.
+
+        Returns:
+            The learner, not compiled.
+
+        Raises:
+            ValueError: As `tfmeta.from_preset` does, and if the learner is of another class.
+
+        Example:
+
+        >>> import tfmeta
+        >>> tfmeta.MAML.from_preset("maml_sinusoid").inner_steps
+        5
+        """
+        folder = zoo.find(preset, refresh)
+        learner = preset_files.load(folder)
+        if not isinstance(learner, cls):
+            raise ValueError(
+                f"{folder / preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
+                f"it has a {type(learner).__name__}."
+            )
+        return learner
 
     def with_batch_norm(self, batch_norm: BatchNorm) -> MetaLearner:
         """Another learner with a copy of the same weights and another mode of batch norm.

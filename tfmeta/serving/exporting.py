@@ -18,10 +18,10 @@ from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.functional import normalises_together
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.serving import gate, signatures
-from tfmeta.serving.publishing import publish
 from tfmeta.serving.server import write_settings
 from tfmeta.serving.signatures import IMAGES, OUTPUTS, Signature
 from tfmeta.serving.warmup import MISSING, Request, write_requests
+from tfmeta.versions import publish
 
 N_WAY = 5  # of warmup requests, where the network does not say it
 

@@ -15,8 +15,8 @@ from absl import logging
 from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 
-from tfmeta.serving.publishing import versions
 from tfmeta.serving.warmup import FILE, Request, read_requests
+from tfmeta.versions import versions
 
 # An operation that a server cannot run, or that one request could harm others or the machine by.
 FORBIDDEN = {
