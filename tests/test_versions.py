@@ -224,12 +224,12 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def snapshot(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """All that is in a folder, with its contents and times."""
+    """All that is in a folder, with its contents and times; but the lock file may be touched."""
     return {
         str(p.relative_to(folder)): (
             p.read_bytes() if p.is_file() else b"",
             p.stat().st_ino,
-            p.stat().st_mtime_ns if p.is_file() else 0,
+            p.stat().st_mtime_ns if p.is_file() and p.name != ".lock" else 0,
         )
         for p in folder.rglob("*")
     }
@@ -612,7 +612,7 @@ def phase(new: set[str], folder: Path, has_new_version: bool) -> str:
     return "between"
 
 
-# The hundreds take a minute.
+# How many publishers are killed.
 KILLS = [60, pytest.param(210, marks=pytest.mark.large)]
 
 
@@ -707,11 +707,14 @@ def test_a_server_loads_every_version_it_sees_whenever_publishers_are_killed(
     assert result["distinct"] > n_kills / 8, result
 
 
-def test_a_kill_at_any_operation_on_files_leaves_the_old_or_the_new(tmp_path: Path) -> None:
+@pytest.mark.parametrize("stride", [3, pytest.param(1, marks=pytest.mark.large)])
+def test_a_kill_at_any_operation_on_files_leaves_the_old_or_the_new(
+    tmp_path: Path, stride: int
+) -> None:
     """Every step of a publish that removes leftovers, writes, renames, prunes and deletes."""
     seen = set()
     with ready(KILLER, tmp_path, "new", KEEP) as killer:
-        for step in itertools.count():
+        for step in itertools.count(0, stride):
             publish(tmp_path, filling("old"), KEEP)
             assert leftovers(tmp_path) == []
             for name in (".old-dead", ".tmp-dead"):
@@ -730,4 +733,4 @@ def test_a_kill_at_any_operation_on_files_leaves_the_old_or_the_new(tmp_path: Pa
     assert present == states(before)[1]
     assert leftovers(tmp_path) == []
     assert step > 50
-    assert seen == {0, 1, 2}
+    assert seen == {0, 1, 2} if stride == 1 else {0, 1} <= seen
