@@ -158,9 +158,9 @@ def test_a_module_that_is_run_imports_no_learners_only_if_it_is_tfmeta(
 LISTING = """
 import sys
 sys.argv = ["tfmeta"]
-import tfmeta, tfmeta.preset_files, tfmeta.registry, tfmeta.versions, tfmeta.zoo
+import tfmeta, tfmeta.preset_files, tfmeta.presets, tfmeta.registry, tfmeta.versions
 for name in tfmeta.list_presets():
-    tfmeta.preset_files.read_values(tfmeta.zoo.find(name))
+    tfmeta.preset_files.read_values(tfmeta.presets.find(name))
     print(name)
 slow = {"tensorflow", "keras", "numpy", "matplotlib", "yaml"} & set(sys.modules)
 assert not slow, slow

@@ -4,19 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from tfmeta.quiet import quiet_tensorflow
-
-
-def main() -> int:
-    """Runs the command line.
-
-    Returns:
-        The exit code.
-    """
-    with quiet_tensorflow():
-        from tfmeta.cli import main as run
-    return run()
-
+from tfmeta.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

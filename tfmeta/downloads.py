@@ -62,13 +62,11 @@ def download(address: str, refresh: bool = False) -> Path:
                 f"{address} is no preset, or was altered there or on the way: {error}"
             ) from error
 
-    if refresh:
-        return publish(cache, write, keep=2)
-    folder = cached()
+    folder = None if refresh else cached()
     if folder is None:
         # One downloads for all: each further version would push out the one that another reads.
         with locked(cache / "download"):
-            folder = cached() or publish(cache, write, keep=2)
+            folder = (None if refresh else cached()) or publish(cache, write, keep=2)
     return folder
 
 

@@ -1,11 +1,17 @@
-"""Meta-trained learners by name, from a folder, or from an address."""
+"""Meta-trained learners by name, from a folder, or from an address.
+
+Importing this module does not import TensorFlow.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
-from tfmeta.learners import MetaLearner
 from tfmeta.zoo import find, list_presets
+
+if TYPE_CHECKING:
+    from tfmeta.learners import MetaLearner
 
 __all__ = ["find", "from_preset", "list_presets"]
 
@@ -43,4 +49,6 @@ def from_preset(preset: str | os.PathLike[str], refresh: bool = False) -> MetaLe
     >>> adapted.predict(np.array([[0.5]], "float32"), verbose=0).shape
     (1, 1)
     """
+    from tfmeta.learners import MetaLearner
+
     return MetaLearner.from_preset(preset, refresh)
