@@ -117,13 +117,18 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 # === The command line ===
 
 
-@pytest.mark.parametrize("name", ["tfmeta", "tfmeta.exe", "tfmeta-script.py", "train.py", "-c"])
-def test_only_the_command_imports_no_learners(name: str, tmp_path: Path) -> None:
-    """The installed script has the package's name; any other program gets the learners."""
-    script = tmp_path / name
-    script.write_text("import sys, tfmeta; print('tfmeta.learners' in sys.modules)")
-    code = "import runpy, sys; sys.argv = [sys.argv[1]]; runpy.run_path(sys.argv[0])"
-    assert run(code, script).split() == [str(script.stem != "tfmeta")]
+@pytest.fixture
+def copies(tmp_path: Path) -> Path:
+    """A copy of tfmeta whose `learners` only say that they are imported; and another package."""
+    for package in ("tfmeta", "other"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__main__.py").touch()
+    for name in ("__init__.py", "version.py"):
+        shutil.copy(Path(tfmeta.__file__).with_name(name), tmp_path / "tfmeta")
+    (tmp_path / "tfmeta" / "learners.py").write_text("print('learners')")
+    (tmp_path / "tfmeta" / "other.py").touch()
+    (tmp_path / "other" / "__init__.py").write_text("import tfmeta")
+    return tmp_path
 
 
 @pytest.mark.parametrize(
@@ -133,24 +138,25 @@ def test_only_the_command_imports_no_learners(name: str, tmp_path: Path) -> None
         (["-X", "utf8", "-Wignore", "-mtfmeta"], True),
         (["-m", "other", "tfmeta"], False),
         (["-m", "tfmeta.other"], False),
+        (["bin/tfmeta", "list"], True),
+        (["bin/tfmeta.exe"], True),
+        (["bin/train.py", "tfmeta"], False),
+        (["-c", "import tfmeta", "tfmeta"], False),
     ],
 )
-def test_a_module_that_is_run_imports_no_learners_only_if_it_is_tfmeta(
-    arguments: list[str], is_command: bool, tmp_path: Path
+def test_only_the_command_imports_no_learners(
+    arguments: list[str], is_command: bool, copies: Path
 ) -> None:
-    """With copies of the package whose other modules only say that they were imported."""
-    for package in ("tfmeta", "other"):
-        (tmp_path / package).mkdir()
-        (tmp_path / package / "__main__.py").touch()
-    shutil.copy(tfmeta.__file__, tmp_path / "tfmeta")
-    shutil.copy(Path(tfmeta.__file__).with_name("version.py"), tmp_path / "tfmeta")
-    (tmp_path / "tfmeta" / "learners.py").write_text("print('learners')")
-    (tmp_path / "tfmeta" / "other.py").touch()
-    (tmp_path / "other" / "__init__.py").write_text("import tfmeta")
-    command = [sys.executable, *arguments]
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    (copies / "bin").mkdir()
+    for name in ("tfmeta", "tfmeta.exe", "train.py"):
+        (copies / "bin" / name).write_text("import tfmeta")
     printed = subprocess.run(
-        command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, *arguments],
+        env={**os.environ, "PYTHONPATH": str(copies)},
+        cwd=copies,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert printed.stdout.split() == ([] if is_command else ["learners"])
 
