@@ -2,15 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test test-all test-large checked format
+.PHONY: quickstart test test-all test-large test-oldest checked format
 
 # .venv holds a stamp per set of dependencies, so that a second run installs nothing.
-.venv/installed: setup.cfg pyproject.toml
+.venv/installed: setup.cfg setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-.venv/installed-dev: setup.cfg pyproject.toml
+.venv/installed-dev: setup.cfg setup.py pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch .venv/installed $@
@@ -38,6 +38,19 @@ checked: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The learners with the oldest versions that setup.cfg admits. Python 3.13 has no such TensorFlow.
+OLDEST := .venv-oldest/bin/python
+.venv-oldest/installed: setup.cfg setup.py pyproject.toml tests/oldest.py
+	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
+	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
+	$(OLDEST) -m pip install --quiet --constraint .venv-oldest/constraints.txt \
+		--editable . pytest pytest-xdist
+	touch $@
+
+test-oldest: .venv-oldest/installed
+	$(OLDEST) -m pytest -n auto --maxprocesses 8 tests/learners tests/ops tests/backbones \
+		tests/test_old_files.py tests/test_versions.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import tfmeta
-from tfmeta import cards, presets
+from tfmeta import cards, preset_files, presets
 from tfmeta.cards import BEGIN, END, measured, write_card
 from tfmeta.recipes import Recipe
 from tfmeta.training import EVALUATION, weights_sha256
@@ -187,7 +187,7 @@ def test_every_preset_has_a_card_and_the_recipe_of_its_model():
     for name in presets.list_presets():
         assert MODELS / name in MEASURED
         recipe = yaml.safe_load((MODELS / name / "recipe.yaml").read_text(encoding="utf-8"))
-        assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
+        assert Recipe.from_dict(recipe).to_dict() == preset_files.read(presets.find(name)).recipe
 
 
 @pytest.mark.parametrize("name", presets.list_presets())

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from tfmeta import plots, presets
+from tfmeta import plots, preset_files, presets
 from tfmeta.evaluation import ways_and_shots
 from tfmeta.files import write_json, write_text
 from tfmeta.recipes import Recipe
@@ -172,8 +172,8 @@ def measured(folder: Path) -> str:
     if "n_parameters" in first:
         lines.append(f"- {first['n_parameters']:,} parameters.")
     if folder.name in presets.list_presets():
-        digest = presets.read(presets.find(folder.name)).sha256
-        lines.append(f"- SHA-256 of `{presets.LEARNER}`: `{digest}`.")
+        digest = preset_files.read(presets.find(folder.name)).sha256
+        lines.append(f"- SHA-256 of `{preset_files.LEARNER}`: `{digest}`.")
     for path in sorted(folder.glob(OF_ANOTHER.format("*"))):
         other = _read(path)
         lines += [

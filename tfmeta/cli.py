@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import cards, plots, presets, serving, training
+from tfmeta import cards, plots, preset_files, presets, serving, training
 from tfmeta.data import ImageFormat
 from tfmeta.data.inputs import image_files, read_csv, read_images
 from tfmeta.data.sources.folder import folder as folder_of_classes
@@ -335,26 +335,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _publish(options: argparse.Namespace) -> None:
-    learner, about = _opened(options.source)
-    is_run = (Path(options.source) / training.BEST).is_file()
-    if is_run == (options.output is None):
-        raise ValueError(
-            "Give --output, the preset's folder to write, for a run; but not for a preset, whose "
-            "own servable is renewed."
-        )
-    folder = options.output if is_run else presets.find(options.source)
-    if is_run and (folder / presets.PRESET).exists():
-        raise ValueError(f"{folder} holds a preset already: choose another folder.")
-    # The servable first: if it fails a check, there is no half a preset.
-    serving.renew_servable(
-        folder,
-        learner,
-        about.image_format,
-        None if about.example_shape is None else tuple(about.example_shape),
-    )
-    if is_run:
-        presets.save_to_preset(learner, folder, about.image_format, about.recipe)
-    print(f"Written to {folder}.")
+from tfmeta import cards, plots, preset_files, presets, serving, training
 
 
 def _card(options: argparse.Namespace) -> None:
@@ -383,14 +364,16 @@ def _plot(options: argparse.Namespace) -> None:
 # === Inputs and outputs ===
 
 
-def _opened(source: str, batch_norm: BatchNorm | None = None) -> tuple[MetaLearner, presets.About]:
+def _opened(
+    source: str, batch_norm: BatchNorm | None = None
+) -> tuple[MetaLearner, preset_files.About]:
     """The learner of a run or a preset, in that mode, and what is known about it."""
-    about: presets.About
+    about: preset_files.About
     if (Path(source) / training.BEST).is_file():
         learner, about = training.load_learner(source), training.about(source)
     else:
         folder = presets.find(source)
-        learner, about = presets.load(folder), presets.read(folder)
+        learner, about = presets.from_preset(folder), preset_files.read(folder)
     return (learner.with_batch_norm(batch_norm) if batch_norm else learner), about
 
 
@@ -401,7 +384,7 @@ def _recipe_of(source: str) -> Recipe:
         return Recipe.load(source)
     if path.suffix in (".yaml", ".yml"):
         raise ValueError(f"No such file: {source}.")
-    content = presets.read(presets.find(source)).recipe
+    content = preset_files.read(presets.find(source)).recipe
     if content is None:
         raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
     return Recipe.from_dict(content)

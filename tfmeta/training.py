@@ -17,15 +17,15 @@ import numpy as np
 import tensorflow as tf
 import yaml
 
-import tfmeta
 from tfmeta import plots
 from tfmeta.data import ImageFormat
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.files import replacing, write_json, write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.networks import batch_norm_layers
-from tfmeta.presets import About
+from tfmeta.preset_files import About
 from tfmeta.recipes import Recipe
+from tfmeta.version import __version__
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
@@ -345,7 +345,7 @@ def _details(source: Any) -> dict[str, Any]:
         "example_shape": list(source.example_shape),
         "image_format": None if image_format is None else vars(image_format),
         "versions": {
-            "tfmeta": tfmeta.__version__,
+            "tfmeta": __version__,
             "python": platform.python_version(),
             "tensorflow": tf.__version__,
             "keras": keras.__version__,

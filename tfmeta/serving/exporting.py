@@ -16,11 +16,11 @@ from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
 from tfmeta.serving import gate
-from tfmeta.serving.publishing import publish
 from tfmeta.serving.requests import Tensors
 from tfmeta.serving.servable import Servable, adapted_servable, learner_servable
 from tfmeta.serving.signatures import Signature
 from tfmeta.serving.warmup import MISSING, write_requests
+from tfmeta.versions import publish
 
 
 def export(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tfmeta.serving.publishing import versions
+from tfmeta.versions import versions
 
 # The folder in a preset's folder that holds the versions of its servable.
 SERVABLE = "servable"

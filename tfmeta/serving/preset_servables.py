@@ -13,7 +13,7 @@ from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
 from tfmeta.serving.exporting import export
 from tfmeta.serving.locations import SERVABLE
-from tfmeta.serving.publishing import versions
+from tfmeta.versions import versions
 
 # The names of folders that are being made or deleted: a server does not take them for versions.
 TEMPORARY = ".tmp-"

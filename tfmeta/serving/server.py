@@ -7,8 +7,8 @@ import shutil
 from pathlib import Path
 
 from tfmeta.files import write_text
-from tfmeta.serving.publishing import locked, versions
 from tfmeta.serving.warmup import MISSING
+from tfmeta.versions import locked, versions
 
 SERVER = "tensorflow_model_server"
 MODELS, BATCHING = "models.config", "batching_parameters.txt"
