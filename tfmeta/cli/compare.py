@@ -24,9 +24,10 @@ def compare(
         ),
     ],
 ) -> None:
-    """Show what was measured of several runs and presets in one table.
+    """Show results of several runs in one table.
 
-    Runs of one recipe with several seeds share a row: their mean, and half of their range.
+    Runs of one recipe with several seeds share a row, with their mean ± half of their range. Others
+    have their mean ± the 95 % confidence interval.
     """
     groups: dict[str, list[dict[str, Any]]] = {}
     firsts: dict[str, tuple[str, str]] = {}
@@ -99,7 +100,7 @@ def plot(
     runs: RunFolders,
     output: Annotated[Path, typer.Option(help="The PNG file to write.", show_default=False)],
 ) -> None:
-    """Draw what trained regressors fit to the same test tasks."""
+    """Draw what regressors fit to the same tasks."""
     recipes = [recipe_of(str(run)) for run in runs]
     if not all(recipe.is_regression for recipe in recipes):
         raise ValueError(

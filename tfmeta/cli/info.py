@@ -14,7 +14,10 @@ from tfmeta.cli.tables import print_table
 
 
 def list_presets() -> None:
-    """List the presets; into a pipe, their names alone."""
+    """List the presets.
+
+    A terminal shows a table; a pipe gets the names alone.
+    """
     names = names_of_presets()
     if not sys.stdout.isatty():
         print(*names, sep="\n")
@@ -27,7 +30,7 @@ def list_presets() -> None:
 
 
 def info(source: Source) -> None:
-    """Show all that is known about a preset or a run."""
+    """Show the facts of a preset or a run."""
     facts = Facts.read(locate(source))
     about = facts.about
     recipe: dict[str, Any] = about["recipe"] or {}

@@ -26,7 +26,10 @@ def publish(
         ),
     ] = None,
 ) -> None:
-    """Make a preset of a run: its learner, what was measured, and the servable."""
+    """Make a preset of a run.
+
+    The preset has the run's learner, its evaluation, and a servable.
+    """
     start_tensorflow()
     from tfmeta import presets, serving, training
 
@@ -69,7 +72,7 @@ def card(
         typer.Argument(help="The run, then those of other seeds.", show_default=False),
     ] = None,
 ) -> None:
-    """Write what was measured into a model's card."""
+    """Write results into a model's card."""
     start_tensorflow()
     from tfmeta import cards
 
@@ -83,7 +86,7 @@ def zoo(
     ],
     page: Annotated[Path, typer.Argument(help="The Markdown file.", show_default=False)],
 ) -> None:
-    """Write the table of all presets into a page."""
+    """Write the table of presets into a page."""
     start_tensorflow()
     from tfmeta import cards
 

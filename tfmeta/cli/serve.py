@@ -33,7 +33,10 @@ def export(
     batch_norm: BatchNormMode = None,
     allow_transductive: AllowTransductive = False,
 ) -> None:
-    """Publish a learner, or a task it has learned, for TensorFlow Serving."""
+    """Publish a learner or a task for serving.
+
+    What is published has passed the checks of `tfmeta serving check`.
+    """
     start_tensorflow()
     from tfmeta import serving
     from tfmeta.tasks import Task, is_task
@@ -96,7 +99,10 @@ def check(
 
 
 def run(folder: Servables) -> None:
-    """Start tensorflow_model_server with all servables of a folder."""
+    """Start a server of the servables in a folder.
+
+    The program is tensorflow_model_server.
+    """
     folder = folder_of_servables(folder)
     from tfmeta.serving import server
 
@@ -108,9 +114,10 @@ def run(folder: Servables) -> None:
 
 
 def configure(folder: Servables) -> None:
-    """Write the settings of a server for all servables of a folder.
+    """Write the settings of a server.
 
-    The commands that start it, directly or in the official container, are printed.
+    They are for all servables in the folder. The commands that start the server, directly or in
+    the official container, are printed.
     """
     folder = folder_of_servables(folder)
     from importlib.metadata import version

@@ -27,7 +27,10 @@ def train(
     ] = None,
     seed: Seed = None,
 ) -> None:
-    """Meta-train and test by a recipe; resume if interrupted."""
+    """Meta-train and test by a recipe.
+
+    A run that was interrupted resumes if the command is repeated.
+    """
     from tfmeta.recipes import Recipe
 
     # Before TensorFlow starts: a mistake in the recipe is told at once.
