@@ -2,11 +2,12 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import warnings
 from importlib import metadata
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import pytest
@@ -15,8 +16,10 @@ import yaml
 from typer import Typer
 from typer.main import get_command
 
-from tfmeta.cli import app, main
+from tfmeta import backbones, learners, training
+from tfmeta.cli import app, main, sources
 from tfmeta.cli.command import add
+from tfmeta.cli.options import BatchNorm
 
 # What TensorFlow and its libraries write to stderr if they are let.
 CHATTER = ("oneDNN", "cuda", "absl", "CUDA", "WARNING", "cpu_feature_guard", "retracing")
@@ -145,6 +148,15 @@ def test_every_command_and_option_explains_itself():
             check(sub, f"{name} {sub_name}")
 
     check(get_command(app), "tfmeta")
+
+
+def test_what_is_repeated_for_want_of_tensorflow_is_right():
+    names = (sources.RUN_LEARNER, sources.RUN_RECIPE, sources.RUN_DETAILS, sources.EVALUATION)
+    assert names == (training.BEST, training.RECIPE, training.DETAILS, training.EVALUATION)
+    with pytest.raises(ValueError, match="batch_norm") as error:
+        learners.PrototypicalNetwork(backbones.conv4(None, (28, 28, 1), 2), batch_norm="other")
+    modes = set(re.findall(r"[\"'](\w+)[\"']", str(error.value))) - {"other"}
+    assert modes == set(get_args(BatchNorm))
 
 
 # === Without TensorFlow ===

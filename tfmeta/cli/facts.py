@@ -20,7 +20,8 @@ class Facts:
         name: str. The name of its recipe, or of its folder.
         source: Source. Where it is.
         learner: str. The name of its class.
-        options: dict. The plain values of its configuration.
+        batch_norm: str. The mode of batch norm; None if the learner knows no modes.
+        options: dict. The plain values of its configuration, without the mode of batch norm.
         takes_any_n_way: bool. Whether it tells any number of classes apart, as metric learners do.
         about: dict. The content of `preset.json`, or of a run's `run.json` and `recipe.yaml`.
         evaluation: dict. The content of `evaluation.json`; None without one.
@@ -29,6 +30,7 @@ class Facts:
     name: str
     source: Source
     learner: str
+    batch_norm: str | None
     options: dict[str, Any]
     takes_any_n_way: bool
     about: dict[str, Any]
@@ -59,20 +61,17 @@ class Facts:
             name=recipe["name"] if source.is_run else folder,
             source=source,
             learner=learner,
+            batch_norm=config.get("batch_norm"),
             options={
                 name: value
                 for name, value in config.items()
-                if name not in ("name", "trainable", "dtype") and not _is_object(value)
+                if name not in ("name", "trainable", "dtype", "batch_norm")
+                and not _is_object(value)
             },
-            takes_any_n_way="encoder" in config,
+            takes_any_n_way="encoder" in config and "head" not in config,
             about=about,
             evaluation=read_evaluation(source.folder),
         )
-
-    @property
-    def batch_norm(self) -> str | None:
-        """The mode of batch norm; None if the learner knows no modes."""
-        return self.options.get("batch_norm")
 
     @property
     def examples(self) -> str:
@@ -103,7 +102,8 @@ class Facts:
     @property
     def size(self) -> str:
         """The size of the learner's file."""
-        return f"{self.source.learner_file.stat().st_size / 1e6:.1f} MB"
+        size = self.source.learner_file.stat().st_size
+        return f"{size / 1e6:.1f} MB" if size >= 1e6 else f"{size / 1e3:.0f} kB"
 
     @property
     def servable(self) -> Path | None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmeta.cli.options import AllowTransductive, BatchNormMode, preset_names
-from tfmeta.cli.sources import is_transductive, locate, open_learner, servable_of
+from tfmeta.cli.sources import is_transductive, locate, open_learner, servable_folder
 from tfmeta.cli.startup import start_tensorflow
 
 Servables = Annotated[
@@ -144,7 +144,7 @@ def path(
     ],
 ) -> None:
     """Print the folder of a preset's servable."""
-    print(servable_of(preset))
+    print(servable_folder(preset))
 
 
 def folder_of_servables(folder: Path) -> Path:

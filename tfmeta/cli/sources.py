@@ -80,7 +80,7 @@ def locate(source: str) -> Source:
     raise ValueError(f"There is no run folder or preset {source!r}; {way_out}")
 
 
-def servable_of(source: str) -> Path:
+def servable_folder(source: str) -> Path:
     """Finds the servable of a preset.
 
     Args:
