@@ -6,7 +6,6 @@ Other modules of the command line look runs and presets up here only.
 from __future__ import annotations
 
 import difflib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -71,7 +70,8 @@ def locate(source: str) -> Source:
             f"{source} is no run folder or preset: it has neither {RUN_LEARNER}, which `tfmeta "
             f"train` writes after the first epoch, nor {presets.PRESET}."
         )
-    nearest = [] if os.sep in source else difflib.get_close_matches(source, list_presets(), n=1)
+    is_path = len(folder.parts) > 1
+    nearest = [] if is_path else difflib.get_close_matches(source, list_presets(), n=1)
     way_out = (
         f"did you mean {nearest[0]!r}?"
         if nearest
