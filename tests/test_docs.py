@@ -102,14 +102,19 @@ def test_snippets_run_at_full_length(page):
 def test_commands_exist_and_what_they_name(page):
     text = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
     ours = [s for s in text.replace("\\\n", " ").splitlines() if s.startswith(("tfmeta ", "make "))]
+    calls: list[tuple] = []
     for program, *arguments in (shlex.split(line, comments=True) for line in ours):
         if program == "make":
             assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
             continue
-        options = cli._parser().parse_args(arguments)
-        if "recipe" in options and (options.recipe or "").startswith("models/"):
-            Recipe.load(ROOT / options.recipe)
-        if options.command is cli._evaluate and not options.source.startswith("runs/"):
-            assert options.source in presets.list_presets()
+        with pytest.MonkeyPatch.context() as patch:
+            # Commands are parsed, and not run.
+            patch.setattr("tfmeta.cli.command.call", lambda *call: calls.append(call))
+            assert cli.main(arguments) == 0
+        function, options, _ = calls.pop()
+        if (options.get("recipe") or "").startswith("models/"):
+            Recipe.load(ROOT / options["recipe"])
+        if function.__name__ == "evaluate" and not options["source"].startswith("runs/"):
+            assert options["source"] in presets.list_presets()
     if page in (PAGES[0], *CARDS):
         assert ours

@@ -46,7 +46,7 @@ def test_the_recipe_trains_and_tests(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # TensorFlow has long started here.
-    monkeypatch.setattr("tfmeta.cli.configure_threads", lambda: None)
+    monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)
     recipe = Recipe.load(MODELS / name)
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(recipe)))
     is_cifar = recipe.data["name"] == "cifar_fs"
