@@ -628,7 +628,7 @@ def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monk
         assert asked == [("mine/preset.json", revision), ("mine/learner.keras", revision)]
         asked.clear()
     for address in ("hf://owner", "hf://owner/", "hf:///zoo/mine", "hf://owner/zoo@/mine"):
-        with pytest.raises(ValueError, match="hf://owner/repository or a folder"):
+        with pytest.raises(ValueError, match="hf://owner/repository, or a folder"):
             tfmeta.from_preset(address)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"pip install .tfmeta\[hf\]"):
