@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import shlex
@@ -18,14 +19,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import cards, data, plots, presets, serving, training
+from tfmeta import cards, data, plots, presets, serving, training, zoo
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
-from tfmeta.evaluation import Evaluation, ci95
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.functional import BatchNorm
 from tfmeta.recipes import Recipe
+from tfmeta.recipes.plan import settings
+from tfmeta.report import Report
 from tfmeta.serving import server
 from tfmeta.threads import configure_threads
 
@@ -157,41 +159,31 @@ def _add_batch_norm(parser: argparse.ArgumentParser) -> None:
 def _train(options: argparse.Namespace) -> None:
     recipe = Recipe.load(options.recipe)
     changes = {k: v for k in ("epochs", "seed") if (v := getattr(options, k)) is not None}
-    if changes:
-        content = recipe.to_dict()
-        recipe = Recipe.from_dict({**content, "training": {**content["training"], **changes}})
-    results = training.train(recipe, options.output, options.data_dir)
-    _report(results, "test")
+    recipe = recipe.with_training(**changes)
+    _report(training.train(recipe, options.output, options.data_dir))
     pictures = sorted(p.name for p in Path(options.output).glob("*.png"))
-    print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …")
+    print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …\nNext:")
+    for command in training.next_commands(options.output):
+        print(f"  {command}")
 
 
 def _evaluate(options: argparse.Namespace) -> None:
     learner, about = _opened(options.source)
     recipe = _recipe_of(options.recipe or options.source)
-    source = recipe.load_data(options.split, options.data_dir)
-    if about.example_shape not in (None, list(source.example_shape)):
+    tests = settings(recipe, options.split, options.data_dir, options.seed)
+    example_shape = list(tests[0].source.example_shape)
+    if about.example_shape not in (None, example_shape):
         raise ValueError(
             f"{options.source} was trained on examples of shape {about.example_shape}, but those "
-            f"of {recipe.name} have the shape {list(source.example_shape)}."
+            f"of {recipe.name} have the shape {example_shape}."
         )
-    results = training.measure(
-        learner,
-        recipe,
-        source,
-        options.split,
-        options.n_episodes,
-        options.inner_steps,
-        options.seed,
-    )
-    _report(results, options.split)
+    report = training.measure(learner, tests, options.n_episodes, options.inner_steps)
+    if options.recipe:
+        own = None if about.recipe is None else about.recipe["data"]
+        report = dataclasses.replace(report, tested_as=recipe.name, trained_on=own)
+    _report(report)
     if options.output:
-        seed = recipe.training.seed if options.seed is None else options.seed
-        summary = training.summarized(results, learner, recipe, source, options.split, seed)
-        if options.recipe:
-            own = None if about.recipe is None else about.recipe["data"]
-            summary |= {"as": recipe.name, "trained_on": own}
-        write_json(options.output, summary)
+        report.write(options.output)
 
 
 def _adapt(options: argparse.Namespace) -> None:
@@ -342,7 +334,7 @@ def _card(options: argparse.Namespace) -> None:
 
 
 def _zoo(options: argparse.Namespace) -> None:
-    cards.write_zoo(options.models, options.page)
+    zoo.write_zoo(options.models, options.page)
     print(f"Written to {options.page}.")
 
 
@@ -350,7 +342,7 @@ def _plot(options: argparse.Namespace) -> None:
     recipes = [Recipe.load(run) for run in options.runs]
     if not all(recipe.is_regression for recipe in recipes):
         raise ValueError("Only fits of regression tasks are drawn; other pictures are in the runs.")
-    tasks = recipes[0].make_episodes(recipes[0].load_data("test"), "test")
+    tasks = settings(recipes[0], "test")[0].episodes()
     learners = {
         recipe.name: training.load_learner(run)
         for recipe, run in zip(recipes, options.runs, strict=True)
@@ -386,18 +378,18 @@ def _recipe_of(source: str) -> Recipe:
     return Recipe.from_dict(content)
 
 
-def _report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) -> None:
-    for setting, result in results:
-        if setting:
-            print("\n" + ", ".join(f"{name} {value}" for name, value in setting.items()) + ":")
-        if result.by_inner_step is not None:
-            for step, values in enumerate(result.by_inner_step):
-                note = " (before adaptation)" if step == 0 else ""
-                print(
-                    f"after {step:2d} inner steps: {result.metric} "
-                    f"{values.mean():.4f} ± {ci95(values):.4f}{note}"
-                )
-        print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
+def _report(report: Report) -> None:
+    for evaluation in report.evaluations:
+        if evaluation.changes:
+            print("\n" + ", ".join(f"{k} {v}" for k, v in evaluation.changes.items()) + ":")
+        for step, estimate in enumerate(evaluation.steps):
+            note = " (before adaptation)" if step == 0 else ""
+            print(
+                f"after {step:2d} inner steps: {evaluation.metric} "
+                f"{estimate.mean:.4f} ± {estimate.ci95:.4f}{note}"
+            )
+        split = (report.split or "").capitalize()
+        print(f"{split}: {evaluation}, ± is the 95 % confidence interval.")
 
 
 def _read_csv(path: Path) -> np.ndarray:

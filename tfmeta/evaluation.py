@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -15,74 +15,142 @@ from tfmeta.threads import tasks_at_once
 
 
 @dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A learner's measured performance.
+class Estimate:
+    """A mean over episodes.
 
     Attributes:
-        metric: "accuracy" (of 1) or "mse".
-        values: `[n_episodes]`, the metric of each episode.
-        by_inner_step: `[inner_steps + 1, n_episodes]`, the same after 0, 1, … inner steps; None
-            where that was not asked for.
+        mean: float. Not finite if some tasks diverged.
+        ci95: float. Half-width of the 95 % confidence interval of the mean.
+    """
+
+    mean: float
+    ci95: float
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Estimate:
+        """Estimates the mean of the values `[n_episodes]`."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            return cls(float(np.mean(values)), ci95(values))
+
+    @property
+    def is_finite(self) -> bool:
+        return bool(np.isfinite([self.mean, self.ci95]).all())
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Returns plain numbers, for JSON; None for both if one is not finite."""
+        if not self.is_finite:
+            return {"mean": None, "ci95": None}
+        return {"mean": self.mean, "ci95": self.ci95}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Estimate:
+        """Reads what `to_dict` returned."""
+        if content["mean"] is None:
+            return cls(float("nan"), float("nan"))
+        return cls(content["mean"], content["ci95"])
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+    """A learner's measured performance in one setting.
+
+    Attributes:
+        metric: str. "accuracy" (from 0 to 1) or "mse".
+        estimate: Estimate. The mean over episodes.
+        n_episodes: int. Number of episodes.
+        steps: tuple of Estimate. The mean after 0, 1, … inner steps; empty if that was not
+            measured.
+        values: array `[n_episodes]`. The metric of each episode. None if it was read from a file,
+            which holds the estimates alone.
+        by_inner_step: array `[inner_steps + 1, n_episodes]`. The metric of each episode after
+            0, 1, … inner steps. None if that was not measured, or was read from a file.
+        episodes: dict. Options of `episodes(...)`. None if unknown.
+        batch_norm: str. How batch norm normalised. None if there is none, or it is unknown.
+        changes: dict. The options that differ from the recipe's own test setting; empty for that
+            setting itself. Not written to files.
     """
 
     metric: str
-    values: np.ndarray
+    estimate: Estimate
+    n_episodes: int
+    steps: tuple[Estimate, ...] = ()
+    values: np.ndarray | None = None
     by_inner_step: np.ndarray | None = None
+    episodes: Mapping[str, Any] | None = None
+    batch_norm: str | None = None
+    changes: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, metric: str, values: np.ndarray, by_inner_step: np.ndarray | None = None
+    ) -> Evaluation:
+        """Makes an evaluation of each episode's metric.
+
+        Args:
+            metric: str. "accuracy" or "mse".
+            values: array `[n_episodes]`. The metric of each episode.
+            by_inner_step: array `[inner_steps + 1, n_episodes]`. The metric after each inner step.
+                Defaults to None.
+        """
+        steps = () if by_inner_step is None else tuple(Estimate.of(row) for row in by_inner_step)
+        return cls(metric, Estimate.of(values), len(values), steps, values, by_inner_step)
 
     @property
     def mean(self) -> float:
-        return float(np.mean(self.values))
+        return self.estimate.mean
 
     @property
     def ci95(self) -> float:
         """Half-width of the 95 % confidence interval of the mean."""
-        return ci95(self.values)
+        return self.estimate.ci95
 
     @property
-    def n_episodes(self) -> int:
-        return len(self.values)
+    def ways_and_shots(self) -> str:
+        """The episodes in words, as in "5-way 1-shot"; empty if they are unknown."""
+        if self.episodes is None:
+            return ""
+        n_way = f"{self.episodes['n_way']}-way " if "n_way" in self.episodes else ""
+        return f"{n_way}{self.episodes['n_shot']}-shot"
 
     def __str__(self) -> str:
         return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain numbers, for JSON; None where they are not finite, as of tasks that diverge."""
-
-        def of(values: np.ndarray) -> dict[str, float | None]:
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean, interval = float(np.mean(values)), ci95(values)
-            if not np.isfinite([mean, interval]).all():
-                return {"mean": None, "ci95": None}
-            return {"mean": mean, "ci95": interval}
-
-        summary: dict[str, Any] = {
+        """Returns the estimates and the setting as plain values, for JSON."""
+        content: dict[str, Any] = {
             "metric": self.metric,
-            **of(self.values),
+            **self.estimate.to_dict(),
             "n_episodes": self.n_episodes,
         }
-        if self.by_inner_step is not None:
-            summary["by_inner_step"] = [
-                {"inner_steps": step, **of(values)}
-                for step, values in enumerate(self.by_inner_step)
+        if self.steps:
+            content["by_inner_step"] = [
+                {"inner_steps": step, **estimate.to_dict()}
+                for step, estimate in enumerate(self.steps)
             ]
-        return summary
+        if self.episodes is not None:
+            content |= {"episodes": dict(self.episodes), "batch_norm": self.batch_norm}
+        return content
 
-
-def ways_and_shots(episodes: Mapping[str, Any]) -> str:
-    """In words, as in "5-way 1-shot".
-
-    Args:
-        episodes: Has `n_shot`, and `n_way` where there are classes.
-    """
-    n_way = f"{episodes['n_way']}-way " if "n_way" in episodes else ""
-    return f"{n_way}{episodes['n_shot']}-shot"
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Reads what `to_dict` returned; other keys are ignored."""
+        return cls(
+            content["metric"],
+            Estimate.from_dict(content),
+            content["n_episodes"],
+            tuple(Estimate.from_dict(step) for step in content.get("by_inner_step", [])),
+            episodes=content.get("episodes"),
+            batch_norm=content.get("batch_norm"),
+        )
 
 
 def ci95(values: np.ndarray) -> float:
-    """Half-width of the 95 % confidence interval of a mean: 1.96 σ / √n, σ with n - 1.
+    """Returns the half-width of the 95 % confidence interval of a mean.
+
+    It is 1.96 σ / √n, where σ is the sample standard deviation (divisor n − 1).
 
     Args:
-        values: `[n]`, one per episode, n ≥ 2.
+        values: array `[n]`. One value per episode, n ≥ 2.
 
     Example:
 
@@ -102,25 +170,28 @@ def evaluate(
     """Adapts a learner to each episode and measures it on the queries.
 
     Args:
-        learner: A meta-learner.
-        episodes: A data set of meta-batches, as `episodes(...)` of a source of data yields them.
-        n_episodes: How many episodes to evaluate, > 1.
-        inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too; ≥ 0.
-        verbose: Whether to show a progress bar.
+        learner: MetaLearner. Its `output_kind` decides the metric: accuracy for logits and scores,
+            the mean squared error for values.
+        episodes: tf.data.Dataset. Meta-batches, as `episodes(...)` of a source of data yields
+            them. Queries with a sample weight of 0 are padding and do not count.
+        n_episodes: int. Number of episodes to evaluate, ≥ 2. Defaults to 1000.
+        inner_steps: int. If given, also measure after 0, 1, …, `inner_steps` inner steps, ≥ 0.
+            Defaults to None.
+        verbose: bool. Whether to show a progress bar. Defaults to False.
 
     Returns:
-        The accuracy, or the mean squared error if the targets have the shape of the predictions
-        (or lack a last dimension of 1).
-        `mean` and `ci95` are those of the learner as it is (`test_inner_steps` of MAML).
+        An `Evaluation`. Its `mean` and `ci95` are those of the learner as it is (with
+        `test_inner_steps` inner steps).
 
     Raises:
-        ValueError: If the data set ends too early, a number is too small, or the learner has no
-            inner steps.
+        ValueError: If the data set ends too early, a number is too small, the targets do not fit
+            the predictions, or `inner_steps` is given and the learner has no inner steps.
 
     Example:
 
     >>> import tfmeta
-    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), inner_learning_rate=0.01, inner_loss="mse")
+    >>> network = tfmeta.backbones.mlp()
+    >>> learner = tfmeta.MAML(network, inner_learning_rate=0.01, inner_loss="mse")
     >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, n_query=5, seed=1)
     >>> result = evaluate(learner, tasks, n_episodes=50, inner_steps=2)
     >>> result.metric, result.values.shape, result.by_inner_step.shape
@@ -133,51 +204,28 @@ def evaluate(
     if inner_steps is not None and inner_steps < 0:
         raise ValueError(f"inner_steps must be at least 0; got {inner_steps}.")
 
-    def one_task(episode: dict[str, tf.Tensor], inner_steps: int) -> tf.Tensor:
-        support = episode["support_x"], episode["support_y"], episode.get("support_mask")
-        states = learner.adapt_task_by_step(*support, inner_steps)
-        return tf.stack(
-            [
-                tf.cast(
-                    learner.predict_task(state, episode["query_x"], episode.get("query_mask")),
-                    learner.variable_dtype,
-                )
-                for state in states
-            ]
-        )
-
     # Like Keras's own functions without AutoGraph, which would bury an error in its traceback.
     @tf.function(reduce_retracing=True, autograph=False)
     def predict(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor | None]:
         predictions = learner(inputs, training=False)
         if inner_steps is None:
             return predictions, None
-        by_step = tf.map_fn(
-            lambda episode: one_task(episode, inner_steps),
-            inputs,
-            fn_output_signature=learner.variable_dtype,
-            parallel_iterations=tasks_at_once(),
-        )
-        return predictions, by_step
+        return predictions, _predict_by_step(learner, inputs, inner_steps)
 
+    metric = "mse" if learner.output_kind == "values" else "accuracy"
     values: list[np.ndarray] = []
     by_step_values: list[np.ndarray] = []
-    metric, done = "mse", 0
+    done = 0
     bar = keras.utils.Progbar(n_episodes, unit_name="episode", verbose=int(verbose))
     for batch in episodes:
         inputs, query_y, query_mask = keras.utils.unpack_x_y_sample_weight(batch)
         predictions, by_step = predict(inputs)
-        query_y = np.asarray(query_y)
-        if query_y.ndim == len(predictions.shape) - 1 and predictions.shape[-1] == 1:
-            query_y = query_y[..., None]
-        metric = "mse" if query_y.shape == tuple(predictions.shape) else "accuracy"
+        query_y = _targets(metric, np.asarray(query_y), tuple(predictions.shape))
         mask = np.ones(query_y.shape[:2]) if query_mask is None else np.asarray(query_mask)
         values.append(_metric(metric, query_y, predictions.numpy(), mask))
         if by_step is not None:
             by_step_values.append(
-                np.stack(
-                    [_metric(metric, query_y, p, mask) for p in by_step.numpy().swapaxes(0, 1)]
-                )
+                np.stack([_metric(metric, query_y, step, mask) for step in by_step.numpy()])
             )
         done += len(query_y)
         bar.update(min(done, n_episodes))
@@ -185,17 +233,62 @@ def evaluate(
             break
     if done < n_episodes:
         raise ValueError(f"{n_episodes} episodes were asked for, but the data set ended at {done}.")
-    return Evaluation(
+    return Evaluation.of(
         metric,
         np.concatenate(values)[:n_episodes],
         np.concatenate(by_step_values, axis=1)[:, :n_episodes] if by_step_values else None,
     )
 
 
+def has_inner_steps(learner: MetaLearner) -> bool:
+    """Returns whether a learner can be measured after each inner step."""
+    return type(learner).adapt_task_by_step is not MetaLearner.adapt_task_by_step
+
+
+def _predict_by_step(
+    learner: MetaLearner, inputs: Mapping[str, tf.Tensor], inner_steps: int
+) -> tf.Tensor:
+    """Returns the predictions after 0, 1, … inner steps, `[inner_steps + 1, T, Q, …]`."""
+
+    def predict_task(task: dict[str, tf.Tensor]) -> tf.Tensor:
+        support = task["support_x"], task["support_y"], task.get("support_mask")
+        predictions = [
+            learner.predict_task(state, task["query_x"], task.get("query_mask"))
+            for state in learner.adapt_task_by_step(*support, inner_steps)
+        ]
+        return tf.stack([tf.cast(step, learner.variable_dtype) for step in predictions])
+
+    by_task = tf.map_fn(
+        predict_task,
+        inputs,
+        fn_output_signature=learner.variable_dtype,
+        parallel_iterations=tasks_at_once(),
+    )
+    rank = len(by_task.shape)
+    return tf.transpose(by_task, [1, 0, *range(2, rank)])
+
+
+def _targets(metric: str, query_y: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Checks targets, and gives those of one value the predictions' last dimension."""
+    if metric == "accuracy":
+        expected = tuple(shape[:-1])
+    else:
+        expected = tuple(shape)
+        if query_y.ndim == len(shape) - 1 and shape[-1] == 1:
+            query_y = query_y[..., None]
+    if query_y.shape != expected:
+        what = "labels" if metric == "accuracy" else "targets"
+        raise ValueError(
+            f"The {what} of the queries must have the shape {expected} for predictions of shape "
+            f"{tuple(shape)}; got {query_y.shape}."
+        )
+    return query_y
+
+
 def _metric(
     metric: str, query_y: np.ndarray, predictions: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-    """`[T]`: the metric of each of `T` episodes over its queries that are no padding."""
+    """Returns each episode's metric `[T]`, over its queries without the padding."""
     if metric == "accuracy":
         per_query = (predictions.argmax(axis=-1) == query_y).astype(np.float64)
     else:
