@@ -114,7 +114,7 @@ def known_name(names: Collection[str]) -> pydantic.BeforeValidator:
 # === Types of values ===
 
 
-def _size(minimum: int) -> pydantic.PlainValidator:
+def _size(minimum: int) -> pydantic.BeforeValidator:
     """Returns a validator of an integer, or a range [low, high] of integers."""
 
     def check(value: Any) -> int | tuple[int, int]:
@@ -125,7 +125,7 @@ def _size(minimum: int) -> pydantic.PlainValidator:
             raise ValueError("out of bounds")
         return value if isinstance(value, int) else (bounds[0], bounds[1])
 
-    return pydantic.PlainValidator(check)
+    return pydantic.BeforeValidator(check)
 
 
 def _check_keras(value: Any) -> Any:
@@ -170,7 +170,7 @@ Ways = Annotated[
 ]
 KerasObject = Annotated[
     str | dict[str, Any],
-    pydantic.PlainValidator(_check_keras),
+    pydantic.BeforeValidator(_check_keras),
     Expected("a Keras name or {class_name: …, config: {…}}"),
 ]
 BatchNorm = Annotated[Literal["transductive", "support", "running"], Expected()]
