@@ -164,6 +164,18 @@ def test_a_wrong_key_of_the_data_is_told_with_the_nearest_right_one() -> None:
         Recipe.from_dict(content)
 
 
+def test_a_folder_of_images_that_is_not_there_is_told_as_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = {"name": "photos", "image_format": {"height": 28, "width": 28}}
+    (tmp_path / "photos").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert Recipe.from_dict(changed("data", data, DIGITS)).data.image_format.height == 28
+    monkeypatch.chdir("/")
+    with pytest.raises(ValueError, match=r"data: there is no folder 'photos' in .* begins with ./"):
+        Recipe.from_dict(changed("data", data, DIGITS))
+
+
 @pytest.mark.parametrize(
     ("path", "wrong", "right"),
     [("network/name", "mpl", "mlp"), ("learner/name", "mamll", "maml")],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
+import pydantic
 from pydantic import BeforeValidator, Discriminator, Tag
 
 from tfmeta.recipes.options import (
@@ -19,6 +21,7 @@ from tfmeta.recipes.options import (
     Text,
     Ways,
     name_of,
+    refusal,
 )
 
 # === Sources of data ===
@@ -74,6 +77,16 @@ class TensorFlowDataset(DataSource):
     """Name of the data set, for example `cifar100`."""
     image_size: ImageSize = None
     """The size to resize images to. Needed if the images differ in size."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check_is_no_folder(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "image_format" in given:
+            raise refusal(
+                f"there is no folder {given['name']!r} in {Path.cwd()}, and a data set of "
+                "TensorFlow Datasets takes no image_format. Give a path that begins with ./ or /."
+            )
+        return given
 
 
 class ImageFormat(Options):
