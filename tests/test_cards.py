@@ -17,7 +17,7 @@ from tfmeta.evaluation import Evaluation
 from tfmeta.recipes import Recipe
 from tfmeta.report import Report
 from tfmeta.training import EVALUATION, weights_sha256
-from tfmeta.zoo import zoo
+from tfmeta.zoo_table import zoo_table
 
 MODELS = Path(__file__).parent.parent / "models"
 MEASURED = sorted(path.parent for path in MODELS.glob(f"*/{EVALUATION}"))
@@ -94,7 +94,7 @@ def test_a_card_without_an_evaluation_says_that_it_was_not_trained_and_no_other(
 def test_the_zoo_s_tables_say_what_the_evaluations_say(page, link):
     text = (MODELS.parent / page).read_text(encoding="utf-8")
     written = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
-    assert written == zoo(MODELS, link)
+    assert written == zoo_table(MODELS, link)
 
 
 def rows_of_the_learners():
@@ -281,7 +281,7 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     ]
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": rows}))
     mine = "| [`mine`](models/mine) |"
-    assert zoo(tmp_path, "models").splitlines()[2:] == [
+    assert zoo_table(tmp_path, "models").splitlines()[2:] == [
         f"{mine} 5-way 1-shot, `support` | 90.00 ± 0.12 | 98.7 | 95 | ours; fewer steps |",
         f"{mine} 5-way 1-shot, `support`, 1 step | 20.00 ± 1.00 | – | 20 |  |",
         f"{mine} 5-way 5-shot, `support` | 95.00 ± 0.12 | – | – |  |",
@@ -296,17 +296,17 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     ):
         (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [row]}))
         with pytest.raises(ValueError, match=f"has 90\\.00 ± 0\\.12: .*{met_or_missed}"):
-            zoo(tmp_path, "models")
+            zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text("mine: [{note: new, too}]")
     with pytest.raises(ValueError, match=r"mine: unknown \['too'\]; a row has \('paper', 'floor'"):
-        zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
     with pytest.raises(ValueError, match="mine was not measured with"):
-        zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
     for rows in ({}, {"mine": [{}], "yours": [{}]}):
         (tmp_path / "published.yaml").write_text(yaml.safe_dump(rows))
         with pytest.raises(ValueError, match="must have rows for each preset and nothing else"):
-            zoo(tmp_path, "models")
+            zoo_table(tmp_path, "models")
 
 
 def test_an_error_above_its_floor_needs_a_reason_too(tmp_path, monkeypatch):
@@ -315,10 +315,10 @@ def test_an_error_above_its_floor_needs_a_reason_too(tmp_path, monkeypatch):
     (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(regression))
     monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.61}]}))
-    assert "| 0.6000 ± 0.0012 | – | 0.61 |" in zoo(tmp_path, "models")
+    assert "| 0.6000 ± 0.0012 | – | 0.61 |" in zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.59}]}))
     with pytest.raises(ValueError, match=r"expected to reach 0\.59"):
-        zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
 
 
 @pytest.mark.parametrize("metric", ["accuracy", "mse"])
@@ -330,10 +330,10 @@ def test_a_result_that_is_not_finite_misses_its_floor(tmp_path, monkeypatch, met
     monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.5}]}))
     with pytest.raises(ValueError, match=r"expected to reach 0\.5 .*has not finite"):
-        zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
     row = {"floor": 0.5, "shortfall": "some tasks diverge"}
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [row]}))
-    assert "| not finite | – | 0.5 | some tasks diverge |" in zoo(tmp_path, "models")
+    assert "| not finite | – | 0.5 | some tasks diverge |" in zoo_table(tmp_path, "models")
 
 
 def test_only_what_is_between_the_marks_is_written_anew(folder):

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import cards, data, plots, presets, serving, training, zoo
+from tfmeta import cards, data, plots, presets, serving, training, zoo_table
 from tfmeta.data import ImageFormat
 from tfmeta.data.sources import IMAGE_SUFFIXES
 from tfmeta.files import replacing, write_json
@@ -334,7 +334,7 @@ def _card(options: argparse.Namespace) -> None:
 
 
 def _zoo(options: argparse.Namespace) -> None:
-    zoo.write_zoo(options.models, options.page)
+    zoo_table.write_zoo(options.models, options.page)
     print(f"Written to {options.page}.")
 
 

@@ -30,10 +30,12 @@ def write_zoo(models: str | os.PathLike[str], page: str | os.PathLike[str]) -> N
     Raises:
         ValueError: If `published.yaml` does not fit the presets and their evaluations.
     """
-    replace_measured(Path(page), zoo(Path(models), os.path.relpath(models, Path(page).parent)))
+    replace_measured(
+        Path(page), zoo_table(Path(models), os.path.relpath(models, Path(page).parent))
+    )
 
 
-def zoo(models: Path, link: str) -> str:
+def zoo_table(models: Path, link: str) -> str:
     """Returns the table of all presets, as Markdown.
 
     Args:
