@@ -164,11 +164,11 @@ def test_fits_to_padded_tasks_ignore_the_padding(
         np.testing.assert_allclose(fit[:, 1], mean, rtol=1e-4)
 
 
-def test_matplotlib_is_imported_by_the_first_picture_alone() -> None:
+def test_the_module_does_without_matplotlib_until_it_draws() -> None:
     program = """
 import sys
+sys.modules["matplotlib"] = None  # Importing it fails. Keras does without it, too.
 import tfmeta.plots
-print([name for name in ("matplotlib.figure", "matplotlib.pyplot") if name in sys.modules])
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert done.returncode == 0, done.stderr
