@@ -13,9 +13,8 @@ import yaml
 import tfmeta
 from tfmeta import cards, presets
 from tfmeta.cards import BEGIN, END, measured, write_card
-from tfmeta.evaluation import Evaluation
 from tfmeta.recipes import Recipe
-from tfmeta.report import Report
+from tfmeta.report import Evaluation, Report
 from tfmeta.training import EVALUATION, weights_sha256
 from tfmeta.zoo_table import zoo_table
 

@@ -14,7 +14,7 @@ from PIL import Image
 
 import tfmeta
 from tfmeta import plots
-from tfmeta.evaluation import Evaluation
+from tfmeta.report import Evaluation
 
 
 class Recorder(tfmeta.MetaLearner):

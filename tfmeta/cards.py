@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from tfmeta import plots, presets
-from tfmeta.evaluation import Estimate, Evaluation
 from tfmeta.files import write_text
 from tfmeta.recipes import Recipe
-from tfmeta.report import Report
+from tfmeta.report import Estimate, Evaluation, Report
 from tfmeta.training import ADAPTATION_CURVE, EVALUATION, RECIPE
 
 CARD = "README.md"

@@ -162,9 +162,7 @@ def _train(options: argparse.Namespace) -> None:
     recipe = recipe.with_training(**changes)
     _report(training.train(recipe, options.output, options.data_dir))
     pictures = sorted(p.name for p in Path(options.output).glob("*.png"))
-    print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …\nNext:")
-    for command in training.next_commands(options.output):
-        print(f"  {command}")
+    print(f"Written to {options.output}: {training.EVALUATION}, {', '.join(pictures)} …")
 
 
 def _evaluate(options: argparse.Namespace) -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tfmeta.evaluation import Estimate, Evaluation
 from tfmeta.files import replacing
 from tfmeta.learners import MetaLearner
+from tfmeta.report import Estimate, Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -11,8 +11,7 @@ import yaml
 
 from tfmeta import presets
 from tfmeta.cards import OF_ANOTHER, cell, replace_measured, setting, table
-from tfmeta.evaluation import Estimate, Evaluation
-from tfmeta.report import Report
+from tfmeta.report import Estimate, Evaluation, Report
 from tfmeta.training import EVALUATION
 
 PUBLISHED = "published.yaml"

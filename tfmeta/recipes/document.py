@@ -37,7 +37,11 @@ EXAMPLES: dict[str, Any] = {
     "batch_norm": "support",
     "also": [{"n_shot": 5}, {"batch_norm": "running"}],
 }
-DATA = {**data.NAMED_DATA, "./photos": data.Folder, "cifar100": data.TensorFlowDataset}
+DATA: dict[str, type[Options]] = {
+    **data.NAMED_DATA,
+    "./photos": data.Folder,
+    "cifar100": data.TensorFlowDataset,
+}
 
 INTRODUCTION = """# Recipes
 

@@ -19,11 +19,10 @@ from tfmeta.recipes.learners import ANIL, InnerSteps
 from tfmeta.recipes.options import BatchNorm
 from tfmeta.recipes.schema import Recipe
 
-Split = Literal["train", "validation", "test"]
-SPLITS = ("train", "validation", "test")
+Split = Literal["train", "validation", "test", "all"]
 
-# The seeds from which the splits draw their episodes are this far apart.
-SPLIT_SEEDS_APART = 1_000_000
+# What is added to the recipe's seed for the episodes of a split.
+SPLIT_SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000, "all": 2_000_000}
 
 # Makes a network of the number of outputs (None for features), the example shape and options.
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
@@ -43,7 +42,7 @@ class Setting:
 
     Attributes:
         recipe: Recipe. The recipe.
-        split: str. "train", "validation" or "test".
+        split: str. "train", "validation", "test" or "all".
         source: ClassDataset or TaskDistribution. The data of the split.
         seed: int. Seed of the recipe; each split draws from another one that is derived from it.
         options: dict. Options of `episodes(...)`.
@@ -72,7 +71,7 @@ class Setting:
         Raises:
             ValueError: If the data have too few classes or examples.
         """
-        seed = self.seed + SPLITS.index(self.split) * SPLIT_SEEDS_APART
+        seed = self.seed + SPLIT_SEEDS[self.split]
         with _naming("episodes"):
             return self.source.episodes(**self.options, seed=seed, start=start)
 
@@ -139,22 +138,22 @@ def settings(
 
     Args:
         recipe: Recipe. The recipe.
-        split: str. "train", "validation" or "test".
+        split: str. "train", "validation", "test" or "all", whose episodes are like the test's.
         data_dir: str or path. TensorFlow Datasets' directory. Defaults to None, its own default.
         seed: int. Seed of the episodes. Defaults to the recipe's.
 
     Returns:
-        The split's own setting and, for the test split, the further ones of the evaluation's
-        `also`.
+        The split's own setting and, for tests, the further ones of the evaluation's `also`.
 
     Raises:
         ValueError: If there are no such data.
     """
     source = load_data(recipe, split, data_dir)
-    section = {"validation": recipe.validation, "test": recipe.evaluation}.get(split)
+    is_test = split in ("test", "all")
+    section = {"train": None, "validation": recipe.validation}.get(split, recipe.evaluation)
     # The training split, too, is tested on as many episodes as the test split.
     n_episodes = (section or recipe.evaluation).n_episodes
-    also = recipe.evaluation.also if split == "test" else ()
+    also = recipe.evaluation.also if is_test else ()
 
     def setting(changes: Mapping[str, Any]) -> Setting:
         sizes = type(recipe.episodes).model_fields
@@ -181,8 +180,8 @@ def load_data(recipe: Recipe, split: Split, data_dir: str | os.PathLike[str] | N
 
     Args:
         recipe: Recipe. The recipe.
-        split: str. "train", "validation" or "test". Distributions of regression tasks have no
-            splits: their settings differ in the seeds of the episodes.
+        split: str. "train", "validation", "test" or "all". Distributions of regression tasks have
+            no splits: their settings differ in the seeds of the episodes.
         data_dir: str or path. TensorFlow Datasets' directory. Defaults to None, its own default.
 
     Returns:

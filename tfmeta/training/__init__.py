@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tfmeta.training.measuring import measure, weights_sha256
-from tfmeta.training.meta_training import next_commands, train
+from tfmeta.training.meta_training import train
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
     BEST,
@@ -28,7 +28,6 @@ __all__ = [
     "about",
     "load_learner",
     "measure",
-    "next_commands",
     "read_history",
     "train",
     "weights_sha256",

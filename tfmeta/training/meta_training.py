@@ -73,19 +73,6 @@ def train(
     return report
 
 
-def next_commands(output: str | os.PathLike[str]) -> list[str]:
-    """Returns the commands that use a finished run.
-
-    Args:
-        output: str or path. The run folder.
-    """
-    return [
-        f"tfmeta adapt {output} --support FOLDER_OR_CSV --output TASK",
-        f"tfmeta export {output} --output SERVABLE --batch-norm support",
-        f"tensorboard --logdir {Path(output) / 'logs'}",
-    ]
-
-
 def _fit(plan: Plan, folder: Path) -> None:
     """Meta-trains what is left of a run."""
     recipe, training = plan.recipe, plan.recipe.training
