@@ -252,7 +252,7 @@ def test_a_confidence_interval_needs_two_episodes() -> None:
 @pytest.mark.parametrize("value", [-1, 1.5, "3", True, [3]])
 def test_seed_and_inner_steps_must_be_natural_numbers(path: str, value: Any) -> None:
     section, key = path.split("/")
-    with pytest.raises(ValueError, match=f"{section}: {key} must be an integer ≥ 0; got"):
+    with pytest.raises(ValueError, match=rf"{section}: {key} must be an integer ≥ 0(, or null)?; got"):
         Recipe.from_dict(changed(path, value))
 
 
@@ -431,7 +431,7 @@ def test_a_wrong_value_is_refused_with_its_path_and_what_is_accepted(
             SINUSOID,
             "training: optimizer: .*rate",
         ),
-        ("data/name", "./no/such/folder", DIGITS, "data: No such folder: no/such/folder"),
+        ("data/name", "./no/such/folder", DIGITS, "data: No such folder: .*no/such/folder"),
         ("episodes/n_way", 3, DIGITS, "episodes: n_way=3 needs at least 3 classes"),
     ],
 )
