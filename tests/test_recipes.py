@@ -252,7 +252,8 @@ def test_a_confidence_interval_needs_two_episodes() -> None:
 @pytest.mark.parametrize("value", [-1, 1.5, "3", True, [3]])
 def test_seed_and_inner_steps_must_be_natural_numbers(path: str, value: Any) -> None:
     section, key = path.split("/")
-    with pytest.raises(ValueError, match=rf"{section}: {key} must be an integer ≥ 0(, or null)?; got"):
+    message = rf"{section}: {key} must be an integer ≥ 0(, or null)?; got"
+    with pytest.raises(ValueError, match=message):
         Recipe.from_dict(changed(path, value))
 
 
