@@ -59,7 +59,7 @@ def recipe_of(content: dict[str, Any] = CONTENT, **changes: Any) -> Recipe:
 
 
 def dropout_network(n_way: int, input_shape: Sequence[int]) -> keras.Model:
-    """What the tests put in the place of the network `linear`."""
+    """The network that replaces `linear` in the tests."""
     return keras.Sequential(
         [
             keras.Input(tuple(input_shape)),

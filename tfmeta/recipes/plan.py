@@ -1,4 +1,4 @@
-"""What a recipe stands for: data, episodes and a compiled learner."""
+"""Building what a recipe describes: data, episodes and a compiled learner."""
 
 from __future__ import annotations
 

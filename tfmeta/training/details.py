@@ -1,4 +1,4 @@
-"""What `run.json` says: on which data a run was trained, by which versions, on which machines."""
+"""The details of a run in `run.json`: its data, and the machine and versions of each session."""
 
 from __future__ import annotations
 
