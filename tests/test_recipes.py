@@ -76,7 +76,7 @@ def changed(path: str, value: Any, recipe: dict[str, Any] = SINUSOID) -> dict[st
 
 
 def build(content: Any) -> None:
-    """All that a recipe can make."""
+    """Makes everything that a recipe describes."""
     plan.prepare(Recipe.from_dict(content))
 
 

@@ -139,7 +139,7 @@ class MatchingNetwork(Named):
     processing_steps: Positive = 5
     """Steps of the LSTM that reads a query. Counts with `full_context` only."""
     temperature: PositiveNumber = 1.0
-    """What cosine similarities are divided by."""
+    """Divisor of the cosine similarities."""
     batch_norm: BatchNorm = "transductive"
     """How batch norm normalises, in training and in the recipe's first test."""
 

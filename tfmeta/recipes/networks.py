@@ -18,7 +18,7 @@ class Conv4(Named):
     downsampling: Annotated[Literal["stride", "max_pool"], Expected()] = "stride"
     """How each block halves the image."""
     head: Annotated[Literal["mean", "flatten"], Expected()] = "mean"
-    """What the logits see: the spatial mean of the last block, or all of it."""
+    """The input of the last layer: the spatial mean of the last block, or all of it."""
 
 
 class FiLMConv4(Named):

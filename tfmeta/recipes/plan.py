@@ -89,7 +89,7 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """All that a recipe stands for.
+    """A recipe with its data loaded and its learner made.
 
     Attributes:
         recipe: Recipe. The recipe.
