@@ -109,8 +109,9 @@ def plot(
         )
     start_tensorflow()
     from tfmeta import plots, training
+    from tfmeta.recipes.plan import settings
 
-    tasks = recipes[0].make_episodes(recipes[0].load_data("test"), "test")
+    tasks = settings(recipes[0], "test")[0].episodes()
     labels = distinct([(recipe.name, str(run)) for recipe, run in zip(recipes, runs, strict=True)])
     learners = {label: training.load_learner(run) for label, run in zip(labels, runs, strict=True)}
     plots.regression_fits(learners, next(iter(tasks)), output)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,7 +10,7 @@ import typer
 
 from tfmeta.cli.command import warn
 from tfmeta.cli.options import DataDir, Seed, Source
-from tfmeta.cli.results import report
+from tfmeta.cli.results import show
 from tfmeta.cli.sources import locate, open_learner, recipe_of
 from tfmeta.cli.startup import start_tensorflow
 
@@ -51,32 +52,22 @@ def evaluate(
     chosen = recipe_of(recipe or source)
     start_tensorflow()
     from tfmeta import training
-    from tfmeta.files import write_json
+    from tfmeta.recipes.plan import settings
 
     learner, about = open_learner(found)
     trained_on = None if about.recipe is None else about.recipe["data"]
-    if split == "all":
-        if not Path(chosen.data["name"]).is_dir():
-            raise ValueError(
-                f"--split all is for a folder of images, but the data of {chosen.name} are "
-                f"{chosen.data['name']!r}: give --split test."
-            )
-        if trained_on is not None and trained_on["name"] == chosen.data["name"]:
-            warn("--split all includes the classes that the learner was trained on.")
-    examples = chosen.load_data(split, data_dir)
-    if about.example_shape not in (None, list(examples.example_shape)):
+    if split == "all" and trained_on is not None and trained_on["name"] == chosen.data.name:
+        warn("--split all includes the classes that the learner was trained on.")
+    tests = settings(chosen, split, data_dir, seed)
+    example_shape = list(tests[0].source.example_shape)
+    if about.example_shape not in (None, example_shape):
         raise ValueError(
             f"{source} was trained on examples of shape {about.example_shape}, but those of "
-            f"{chosen.name} have the shape {list(examples.example_shape)}."
+            f"{chosen.name} have the shape {example_shape}."
         )
-    # Episodes of all classes are drawn as those of the test are.
-    episodes = "test" if split == "all" else split
-    results = training.measure(learner, chosen, examples, episodes, n_episodes, inner_steps, seed)
-    report(results, split)
+    report = training.measure(learner, tests, n_episodes, inner_steps)
+    if recipe:
+        report = dataclasses.replace(report, tested_as=chosen.name, trained_on=trained_on)
+    show(report)
     if output:
-        used_seed = chosen.training.seed if seed is None else seed
-        summary = training.summarized(results, learner, chosen, examples, episodes, used_seed)
-        summary["split"] = split
-        if recipe:
-            summary |= {"as": chosen.name, "trained_on": trained_on}
-        write_json(output, summary)
+        report.write(output)

@@ -108,7 +108,7 @@ class Facts:
     @property
     def servable(self) -> Path | None:
         """The folder of the preset's servable; None without one."""
-        from tfmeta.presets import SERVABLE
+        from tfmeta.preset_files import SERVABLE
 
         folder = self.source.folder / SERVABLE
         return folder if not self.source.is_run and folder.is_dir() else None
@@ -119,7 +119,7 @@ def _about(source: Source) -> dict[str, Any]:
         details = json.loads((source.folder / RUN_DETAILS).read_text(encoding="utf-8"))
         recipe = recipe_of(str(source.folder)).to_dict()
         return {**details, "recipe": recipe, "tfmeta": details["versions"]["tfmeta"]}
-    from tfmeta.presets import PRESET
+    from tfmeta.preset_files import PRESET
 
     # Not by `presets.read`, which needs TensorFlow for the image format.
     file = source.folder / PRESET

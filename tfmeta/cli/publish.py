@@ -31,9 +31,9 @@ def publish(
     The preset has the run's learner, its evaluation, and a servable.
     """
     start_tensorflow()
-    from tfmeta import presets, serving, training
+    from tfmeta import preset_files, serving, training
 
-    if (output / presets.PRESET).exists():
+    if (output / preset_files.PRESET).exists():
         raise ValueError(f"{output} holds a preset already: remove it, or choose another --output.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"{output} is not an empty folder: choose another --output.")
@@ -45,7 +45,7 @@ def publish(
     # All is built beside, and then renamed: there is never half a preset.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         preset = Path(temporary) / "preset"
-        presets.save_to_preset(learner, preset, about.image_format, about.recipe)
+        preset_files.save(learner, preset, about.image_format, about.recipe)
         version = serving.export(
             served,
             # The servable is named after its folder.
@@ -54,7 +54,7 @@ def publish(
             example_shape=about.example_shape,
             allow_transductive=batch_norm == "transductive",
         )
-        shutil.copytree(version, preset / presets.SERVABLE / version.name)
+        shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
         if (run / EVALUATION).is_file():
             shutil.copy(run / EVALUATION, preset)
         if target.exists():
@@ -88,7 +88,7 @@ def zoo(
 ) -> None:
     """Write the table of presets into a page."""
     start_tensorflow()
-    from tfmeta import cards
+    from tfmeta import zoo_table
 
-    cards.write_zoo(models, page)
+    zoo_table.write_zoo(models, page)
     print(f"Written to {page}.")

@@ -4,36 +4,33 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tfmeta.cli.sources import EVALUATION
 
 if TYPE_CHECKING:
-    from tfmeta.evaluation import Evaluation
+    from tfmeta.report import Report
 
 
-def report(results: Sequence[tuple[dict[str, Any], Evaluation]], split: str) -> None:
+def show(report: Report) -> None:
     """Prints what was measured in each setting.
 
     Args:
-        results: Sequence of (setting, Evaluation). What `training.measure` returned.
-        split: str. The split that was measured on.
+        report: Report. What was measured.
     """
-    from tfmeta.evaluation import ci95
-
-    for setting, result in results:
-        if setting:
-            print("\n" + ", ".join(f"{name} {value}" for name, value in setting.items()) + ":")
-        if result.by_inner_step is not None:
-            for step, values in enumerate(result.by_inner_step):
-                note = " (before adaptation)" if step == 0 else ""
-                print(
-                    f"after {step} inner step{'' if step == 1 else 's'}: {result.metric} "
-                    f"{values.mean():.4f} ± {ci95(values):.4f}{note}"
-                )
-        print(f"{split.capitalize()}: {result}, ± is the 95 % confidence interval.")
+    for evaluation in report.evaluations:
+        if evaluation.changes:
+            print("\n" + ", ".join(f"{k} {v}" for k, v in evaluation.changes.items()) + ":")
+        for step, estimate in enumerate(evaluation.steps):
+            note = " (before adaptation)" if step == 0 else ""
+            print(
+                f"after {step} inner step{'' if step == 1 else 's'}: {evaluation.metric} "
+                f"{estimate.mean:.4f} ± {estimate.ci95:.4f}{note}"
+            )
+        split = (report.split or "").capitalize()
+        print(f"{split}: {evaluation}, ± is the 95 % confidence interval.")
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:

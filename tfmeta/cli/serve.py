@@ -106,7 +106,7 @@ def run(folder: Servables) -> None:
     folder = folder_of_servables(folder)
     from tfmeta.serving import server
 
-    program = server.find()
+    program = server.find_server()
     # Servables may have come, gone or been moved since the settings were written.
     server.write_settings(folder)
     # Windows, where execv would return at once, has no such program.

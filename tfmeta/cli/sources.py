@@ -13,8 +13,8 @@ from tfmeta.cli.startup import start_tensorflow
 
 if TYPE_CHECKING:
     from tfmeta.learners import MetaLearner
-    from tfmeta.learners.functional import BatchNorm
-    from tfmeta.presets import About
+    from tfmeta.networks import BatchNorm
+    from tfmeta.preset_files import About
     from tfmeta.recipes import Recipe
 
 # Files of a run folder. `tfmeta.training` writes them, and cannot be imported without TensorFlow.
@@ -32,16 +32,16 @@ class Source(NamedTuple):
     @property
     def learner_file(self) -> Path:
         """The learner's file."""
-        from tfmeta.presets import LEARNER
+        from tfmeta.preset_files import LEARNER
 
         return self.folder / (RUN_LEARNER if self.is_run else LEARNER)
 
 
 def list_presets() -> list[str]:
     """Returns the names of the presets that come with tfmeta."""
-    from tfmeta import presets
+    from tfmeta import zoo
 
-    return presets.list_presets()
+    return zoo.list_presets()
 
 
 def locate(source: str) -> Source:
@@ -53,7 +53,7 @@ def locate(source: str) -> Source:
     Raises:
         ValueError: If there is none.
     """
-    from tfmeta import presets
+    from tfmeta import preset_files, zoo
 
     folder = Path(source)
     if source and (folder / RUN_LEARNER).is_file():
@@ -61,14 +61,14 @@ def locate(source: str) -> Source:
     if "://" in source:
         # Some kinds of downloads need TensorFlow.
         start_tensorflow()
-        return Source(presets.find(source), is_run=False)
-    is_preset = (folder.expanduser() / presets.PRESET).is_file() or source in list_presets()
+        return Source(zoo.find(source), is_run=False)
+    is_preset = (folder.expanduser() / preset_files.PRESET).is_file() or source in list_presets()
     if is_preset or not source:
-        return Source(presets.find(source), is_run=False)
+        return Source(zoo.find(source), is_run=False)
     if folder.is_dir():
         raise ValueError(
             f"{source} is no run folder or preset: it has neither {RUN_LEARNER}, which `tfmeta "
-            f"train` writes after the first epoch, nor {presets.PRESET}."
+            f"train` writes after the first epoch, nor {preset_files.PRESET}."
         )
     is_path = len(folder.parts) > 1
     nearest = [] if is_path else difflib.get_close_matches(source, list_presets(), n=1)
@@ -89,7 +89,7 @@ def servable_folder(source: str) -> Path:
     Raises:
         ValueError: If there is no such preset, or it has no servable.
     """
-    from tfmeta.presets import SERVABLE
+    from tfmeta.preset_files import SERVABLE
 
     found = locate(source)
     folder = found.folder / SERVABLE
@@ -116,13 +116,13 @@ def open_learner(source: Source, batch_norm: BatchNorm | None = None) -> tuple[M
     Raises:
         ValueError: If a file is broken, or the learner does not know the mode.
     """
-    from tfmeta import presets, training
+    from tfmeta import preset_files, presets, training
 
     about: About
     if source.is_run:
         learner, about = training.load_learner(source.folder), training.about(source.folder)
     else:
-        learner, about = presets.load(source.folder), presets.read(source.folder)
+        learner, about = presets.from_preset(source.folder), preset_files.read(source.folder)
     return (learner.with_batch_norm(batch_norm) if batch_norm else learner), about
 
 
@@ -135,7 +135,7 @@ def recipe_of(source: str) -> Recipe:
     Raises:
         ValueError: If there is none.
     """
-    from tfmeta import presets
+    from tfmeta import preset_files
     from tfmeta.recipes import Recipe
 
     path = Path(source)
@@ -143,7 +143,7 @@ def recipe_of(source: str) -> Recipe:
         return Recipe.load(source)
     if path.suffix in (".yaml", ".yml"):
         raise ValueError(f"No such file: {source}.")
-    content = presets.read(locate(source).folder).recipe
+    content = preset_files.read(locate(source).folder).recipe
     if content is None:
         raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
     return Recipe.from_dict(content)
@@ -155,7 +155,7 @@ def is_transductive(learner: MetaLearner) -> bool:
     Args:
         learner: MetaLearner. The learner.
     """
-    from tfmeta.learners.functional import normalises_together
+    from tfmeta.networks import normalises_together
 
     mode: Any = getattr(learner, "batch_norm", None)
     return normalises_together(mode, learner)

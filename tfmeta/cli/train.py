@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tfmeta.cli.options import DataDir, Seed
-from tfmeta.cli.results import report
+from tfmeta.cli.results import show
 from tfmeta.cli.sources import EVALUATION, is_transductive
 from tfmeta.cli.startup import start_tensorflow
 
@@ -36,15 +36,11 @@ def train(
     # Before TensorFlow starts: a mistake in the recipe is told at once.
     chosen = Recipe.load(recipe)
     given = {"epochs": epochs, "seed": seed}
-    changes = {name: value for name, value in given.items() if value is not None}
-    if changes:
-        content = chosen.to_dict()
-        chosen = Recipe.from_dict({**content, "training": {**content["training"], **changes}})
+    chosen = chosen.with_training(**{k: v for k, v in given.items() if v is not None})
     start_tensorflow()
     from tfmeta import training
 
-    results = training.train(chosen, output, data_dir)
-    report(results, "test")
+    show(training.train(chosen, output, data_dir))
     pictures = sorted(picture.name for picture in output.glob("*.png"))
     print(f"Written to {output}: {', '.join([EVALUATION, *pictures])} …")
     run = shlex.quote(str(output))
