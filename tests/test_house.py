@@ -20,11 +20,11 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
     {"checks", "files", "keras_internals", "quiet", "registry", "threads", "version", "versions"},
-    {"backbones", "data", "downloads", "networks", "ops", "preset_files", "zoo"},
+    {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
     {"learners"},
     {"evaluation", "presets", "recipes", "serving", "testing"},
-    {"cards", "plots", "report", "tasks", "training", "zoo_table"},
+    {"cards", "plots", "tasks", "training", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]
 # What no file of a room may import itself, whatever its floor.

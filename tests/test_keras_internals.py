@@ -24,13 +24,24 @@ def test_layers_of_a_model_are_found_however_deep_they_lie():
 
 
 @pytest.mark.parametrize(
-    ("layer", "name", "x"),
+    ("layer", "name", "replace", "x"),
     [
-        (keras.layers.BatchNormalization(), "call", np.ones((2, 3), "float32")),
-        (keras.layers.Conv2D(2, 3), "convolution_op", np.ones((1, 5, 5, 1), "float32")),
+        (
+            keras.layers.BatchNormalization(),
+            "call",
+            keras_internals.replace_call,
+            np.ones((2, 3), "float32"),
+        ),
+        (
+            keras.layers.Conv2D(2, 3),
+            "convolution_op",
+            keras_internals.replace_convolution,
+            np.ones((1, 5, 5, 1), "float32"),
+        ),
     ],
+    ids=["call", "convolution"],
 )
-def test_a_replaced_method_is_the_one_that_keras_calls(layer, name, x):
+def test_a_replaced_method_is_the_one_that_keras_calls(layer, name, replace, x):
     """Otherwise episodes are silently those of plain Keras."""
     asked = []
 
@@ -43,13 +54,21 @@ def test_a_replaced_method_is_the_one_that_keras_calls(layer, name, x):
 
         return method
 
-    layer(x)
-    keras_internals.replace_method(layer, name, make)
-    layer(x)
+    expected = layer(x).numpy()
+    replace(layer, make)
+    np.testing.assert_array_equal(layer(x), expected)
     assert asked == [name]
-    keras_internals.replace_method(layer, name, lambda layer: pytest.fail("made twice"))
-    layer(x, training=True) if name == "call" else layer(x)
+    replace(layer, lambda layer: lambda *args, **kwargs: pytest.fail("replaced twice"))
+    layer(x)
     assert asked == [name, name]
+
+
+def test_a_layers_own_convolution_is_that_of_its_class():
+    layer, x = keras.layers.Conv2D(2, 3, use_bias=False), np.ones((1, 5, 5, 1), "float32")
+    expected = layer(x).numpy()
+    keras_internals.replace_convolution(layer, lambda layer: lambda inputs, kernel: inputs)
+    outputs = keras_internals.own_convolution(layer, x, layer.kernel)
+    np.testing.assert_array_equal(outputs, expected)
 
 
 def test_only_keras_own_layers_count_as_stock():

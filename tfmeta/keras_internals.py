@@ -24,21 +24,36 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
     return model._flatten_layers()
 
 
-def replace_method(
-    layer: keras.layers.Layer, name: str, make: Callable[[Any], Callable[..., Any]]
-) -> None:
-    """Replaces a method of one layer, once: later calls with the same layer and name do nothing.
+def replace_call(layer: keras.layers.Layer, make: Callable[[Any], Callable[..., Any]]) -> None:
+    """Replaces a layer's `call`, once: to do it again changes nothing.
 
-    Rests on Keras looking `call` and `convolution_op` up on the instance each time, and on the
-    instance's dictionary being open to what Keras does not track.
+    Rests on Keras looking `call` up on the instance each time, and on the instance's dictionary
+    being open to what Keras does not track.
 
     Args:
         layer: keras.layers.Layer. The layer.
-        name: str. The method's name.
         make: function. Makes the new method from the layer.
     """
-    if name not in vars(layer):
-        vars(layer)[name] = make(layer)
+    vars(layer).setdefault("call", make(layer))
+
+
+def replace_convolution(
+    layer: keras.layers.Conv2D, make: Callable[[Any], Callable[..., Any]]
+) -> None:
+    """Replaces a layer's convolution, once: to do it again changes nothing.
+
+    Rests, as `replace_call`, on Keras looking `convolution_op` up on the instance each time.
+
+    Args:
+        layer: keras.layers.Conv2D. The layer.
+        make: function. Makes the new method, of inputs and kernel, from the layer.
+    """
+    vars(layer).setdefault("convolution_op", make(layer))
+
+
+def own_convolution(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+    """Computes a layer's convolution as its class does, whatever replaced it."""
+    return type(layer).convolution_op(layer, inputs, kernel)
 
 
 def is_stock_batch_norm(layer: keras.layers.Layer) -> bool:

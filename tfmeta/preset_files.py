@@ -18,6 +18,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tfmeta.about import About
 from tfmeta.files import json_text, replacing
 from tfmeta.version import __version__
 from tfmeta.versions import locked, new_folders
@@ -33,21 +34,6 @@ SERVABLE = "servable"
 
 # The layout of a preset's folder. A larger number was written by a later tfmeta.
 FORMAT = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class About:
-    """What is known about a learner besides the learner itself.
-
-    Attributes:
-        example_shape: Shape of one example; None if the network does not tell it.
-        image_format: How image files become examples; None if the examples are not images.
-        recipe: The recipe that the learner was trained by, as a dictionary; None if there was none.
-    """
-
-    example_shape: list[int] | None
-    image_format: ImageFormat | None
-    recipe: dict[str, Any] | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -91,7 +91,7 @@ class Facts:
 
     @property
     def result(self) -> str:
-        """What was measured in the recipe's own setting."""
+        """The result in the recipe's own setting."""
         if self.evaluation is None:
             return "–"
         numbers = in_numbers(

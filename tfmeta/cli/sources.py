@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from tfmeta.cli.startup import start_tensorflow
 
 if TYPE_CHECKING:
+    from tfmeta.about import About
     from tfmeta.learners import MetaLearner
     from tfmeta.networks import BatchNorm
-    from tfmeta.preset_files import About
     from tfmeta.recipes import Recipe
 
 # Files of a run folder. `tfmeta.training` writes them, and cannot be imported without TensorFlow.

@@ -92,7 +92,7 @@ def prepare_batch_norm(network: keras.Model) -> None:
     for layer in keras_internals.layers_of(network):
         if not keras_internals.is_stock_batch_norm(layer):
             continue
-        keras_internals.replace_method(layer, "call", _episodic_call)
+        keras_internals.replace_call(layer, _episodic_call)
         if not layer.trainable:
             continue
         if keras_internals.uses_batch_renorm(layer):

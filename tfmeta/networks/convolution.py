@@ -45,9 +45,9 @@ class Convolution(NamedTuple):
 
 
 def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
-    """Makes a `convolution_op` for a layer that is Keras's own outside of an episode."""
+    """Makes a convolution for a layer that is Keras's own outside of an episode."""
 
-    def convolution_op(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
+    def convolve(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
         episode = current_episode()
         if (
             episode is None
@@ -55,9 +55,9 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
             or layer.data_format != "channels_last"
             or not only_cpu()
         ):
-            return type(layer).convolution_op(layer, inputs, kernel)
+            return keras_internals.own_convolution(layer, inputs, kernel)
         if episode.pairs is not None and inputs is episode.network_input:
-            return episode.pairs.convolved(kernel, convolution_op)
+            return episode.pairs.convolved(kernel, convolve)
         options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
         kernel = tf.convert_to_tensor(kernel)
         # No patches at all: an image too small, about which Keras raises an error.
@@ -65,7 +65,7 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
         if 0 < size <= MOST_PATCH_BYTES:
             outputs = ops.conv2d(inputs, kernel, *options)
         else:
-            outputs = type(layer).convolution_op(layer, inputs, kernel)
+            outputs = keras_internals.own_convolution(layer, inputs, kernel)
         # If batch norm makes its own from this, the result is left unused: a graph drops it.
         if (
             math.prod(kernel.shape[:3]) <= MOST_ROWS_PER_FILTER * kernel.shape[3]
@@ -75,11 +75,11 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
             episode.convolutions[id(outputs)] = Convolution(outputs, inputs, kernel, options)
         return outputs
 
-    return convolution_op
+    return convolve
 
 
 def prepare_convolutions(network: keras.Model) -> None:
-    """Gives each of a network's stock `Conv2D` layers the episodic `convolution_op`, once."""
+    """Gives each of a network's stock `Conv2D` layers the episodic convolution, once."""
     for layer in keras_internals.layers_of(network):
         if keras_internals.is_stock_conv2d(layer):
-            keras_internals.replace_method(layer, "convolution_op", episodic_convolution)
+            keras_internals.replace_convolution(layer, episodic_convolution)

@@ -7,22 +7,16 @@ import copy
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Literal, cast
 
 import keras
-import tensorflow as tf
 
 from tfmeta import backbones, data, learners
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes.learners import ANIL, InnerSteps
-from tfmeta.recipes.options import BatchNorm
 from tfmeta.recipes.schema import Recipe
-
-Split = Literal["train", "validation", "test", "all"]
-
-# What is added to the recipe's seed for the episodes of a split.
-SPLIT_SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000, "all": 2_000_000}
+from tfmeta.recipes.setting import Setting, Split, naming
 
 # Makes a network of the number of outputs (None for features), the example shape and options.
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
@@ -34,57 +28,6 @@ NETWORKS: dict[str, Callable[..., keras.Model]] = {
         input_shape, **options
     ),
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Setting:
-    """Episodes of a split, and how to measure a learner on them.
-
-    Attributes:
-        recipe: Recipe. The recipe.
-        split: str. "train", "validation", "test" or "all".
-        source: ClassDataset or TaskDistribution. The data of the split.
-        seed: int. Seed of the recipe; each split draws from another one that is derived from it.
-        options: dict. Options of `episodes(...)`.
-        n_episodes: int. Number of episodes to validate or test on.
-        inner_steps: int. The most inner steps to measure after. None not to measure that.
-        batch_norm: str. How batch norm normalises. None for the learner's own mode.
-        changes: dict. The options that differ from the recipe's own test setting.
-    """
-
-    recipe: Recipe
-    split: Split
-    source: Any
-    seed: int
-    options: Mapping[str, Any]
-    n_episodes: int
-    inner_steps: int | None
-    batch_norm: BatchNorm | None
-    changes: Mapping[str, Any]
-
-    def episodes(self, start: int = 0) -> tf.data.Dataset:
-        """Returns the endless data set of meta-batches.
-
-        Args:
-            start: int. Index of the first episode. Defaults to 0.
-
-        Raises:
-            ValueError: If the data have too few classes or examples.
-        """
-        seed = self.seed + SPLIT_SEEDS[self.split]
-        with _naming("episodes"):
-            return self.source.episodes(**self.options, seed=seed, start=start)
-
-    @property
-    def meta_batch_size(self) -> int:
-        """Episodes per meta-batch."""
-        return int(self.options["meta_batch_size"])
-
-    @property
-    def largest_n_way(self) -> int | None:
-        """The most classes that an episode has; None for regression tasks."""
-        n_way = self.options.get("n_way")
-        return max(n_way) if isinstance(n_way, Sequence) else n_way
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +139,7 @@ def load_data(recipe: Recipe, split: Split, data_dir: str | os.PathLike[str] | N
         options["split"] = split
         if data_dir is not None and recipe.data.uses_data_dir:
             options["data_dir"] = data_dir
-    with _naming("data"):
+    with naming("data"):
         if options.get("image_format") is not None:
             options["image_format"] = data.ImageFormat(**options["image_format"])
         return data.load(name, **options)
@@ -221,7 +164,7 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
     n_outputs = max(n_way) if isinstance(n_way, tuple) else n_way
     learner_class = learners.get(recipe.learner.name)
     with _seeded(recipe.training.seed):
-        with _naming("network"):
+        with naming("network"):
             network = NETWORKS[recipe.network.name](
                 # An encoder ends in features.
                 None if _takes(learner_class) == "encoder" else n_outputs,
@@ -232,9 +175,9 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
         if recipe.is_regression and isinstance(recipe.learner, InnerSteps):
             options.setdefault("inner_loss", "mse")
         modules = (network, n_outputs) if isinstance(recipe.learner, ANIL) else (network,)
-        with _naming("learner"):
+        with naming("learner"):
             learner = cast(Callable[..., MetaLearner], learner_class)(*modules, **options)
-        with _naming("training: optimizer"):
+        with naming("training: optimizer"):
             # Keras writes into what it is given.
             optimizer = keras.optimizers.get(copy.deepcopy(recipe.training.optimizer))
     learner.compile(
@@ -271,12 +214,3 @@ def _seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         random.setstate(state)
-
-
-@contextlib.contextmanager
-def _naming(section: str) -> Iterator[None]:
-    """Puts the name of a section in front of the errors that its values cause."""
-    try:
-        yield
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{section}: {error}") from error

@@ -12,9 +12,9 @@ from pathlib import Path
 import filelock
 import keras
 
+from tfmeta.about import About
 from tfmeta.data import ImageFormat
 from tfmeta.learners import MetaLearner
-from tfmeta.preset_files import About
 from tfmeta.recipes import Recipe
 
 RECIPE = "recipe.yaml"
