@@ -61,3 +61,45 @@ class Evaluation:
         return self.estimate.mean
 
     @property
+    def ci95(self) -> float:
+        """Half-width of the 95 % confidence interval of the mean."""
+        return self.estimate.ci95
+
+    @property
+    def ways_and_shots(self) -> str:
+        """The episodes in words, as in "5-way 1-shot"; empty if they are unknown."""
+        if self.episodes is None:
+            return ""
+        n_way = f"{self.episodes['n_way']}-way " if "n_way" in self.episodes else ""
+        return f"{n_way}{self.episodes['n_shot']}-shot"
+
+    def __str__(self) -> str:
+        return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the estimates and the setting as plain values, for JSON."""
+        content: dict[str, Any] = {
+            "metric": self.metric,
+            **self.estimate.to_dict(),
+            "n_episodes": self.n_episodes,
+        }
+        if self.steps:
+            content["by_inner_step"] = [
+                {"inner_steps": step, **estimate.to_dict()}
+                for step, estimate in enumerate(self.steps)
+            ]
+        if self.episodes is not None:
+            content |= {"episodes": dict(self.episodes), "batch_norm": self.batch_norm}
+        return content
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Evaluation:
+        """Reads what `to_dict` returned; other keys are ignored."""
+        return cls(
+            content["metric"],
+            Estimate.from_dict(content),
+            content["n_episodes"],
+            tuple(Estimate.from_dict(step) for step in content.get("by_inner_step", [])),
+            episodes=content.get("episodes"),
+            batch_norm=content.get("batch_norm"),
+        )
