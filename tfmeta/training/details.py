@@ -13,7 +13,8 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.files import write_json
-from tfmeta.recipes.plan import Plan, Setting
+from tfmeta.recipes.plan import Plan
+from tfmeta.recipes.setting import Setting
 from tfmeta.training.run_folder import DETAILS
 from tfmeta.version import __version__
 

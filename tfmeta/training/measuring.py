@@ -12,7 +12,7 @@ import numpy as np
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import MetaLearner
 from tfmeta.networks import batch_norm_layers
-from tfmeta.recipes.plan import Setting
+from tfmeta.recipes.setting import Setting
 from tfmeta.report import Report
 
 
