@@ -10,7 +10,7 @@ import typer
 
 from tfmeta.cli.command import warn
 from tfmeta.cli.options import DataDir, Seed, Source
-from tfmeta.cli.results import show
+from tfmeta.cli.results import print_report
 from tfmeta.cli.sources import locate, open_learner, recipe_of
 from tfmeta.cli.startup import start_tensorflow
 
@@ -56,8 +56,14 @@ def evaluate(
 
     learner, about = open_learner(found)
     trained_on = None if about.recipe is None else about.recipe["data"]
-    if split == "all" and trained_on is not None and trained_on["name"] == chosen.data.name:
-        warn("--split all includes the classes that the learner was trained on.")
+    if split == "all":
+        if not Path(chosen.data.name).is_dir():
+            raise ValueError(
+                f"--split all is for a folder of images, but the data of {chosen.name} are "
+                f"{chosen.data.name!r}: give --split test."
+            )
+        if trained_on is not None and trained_on["name"] == chosen.data.name:
+            warn("--split all includes the classes that the learner was trained on.")
     tests = settings(chosen, split, data_dir, seed)
     example_shape = list(tests[0].source.example_shape)
     if about.example_shape not in (None, example_shape):
@@ -68,6 +74,6 @@ def evaluate(
     report = training.measure(learner, tests, n_episodes, inner_steps)
     if recipe:
         report = dataclasses.replace(report, tested_as=chosen.name, trained_on=trained_on)
-    show(report)
+    print_report(report)
     if output:
         report.write(output)

@@ -119,18 +119,9 @@ def _about(source: Source) -> dict[str, Any]:
         details = json.loads((source.folder / RUN_DETAILS).read_text(encoding="utf-8"))
         recipe = recipe_of(str(source.folder)).to_dict()
         return {**details, "recipe": recipe, "tfmeta": details["versions"]["tfmeta"]}
-    from tfmeta.preset_files import PRESET
+    from tfmeta.preset_files import read_values
 
-    # Not by `presets.read`, which needs TensorFlow for the image format.
-    file = source.folder / PRESET
-    try:
-        about = json.loads(file.read_text(encoding="utf-8"))
-        missing = {"example_shape", "image_format", "recipe", "sha256", "tfmeta"} - about.keys()
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file} is broken, or no {PRESET} of tfmeta: {error}") from error
-    if missing:
-        raise ValueError(f"{file} must have the keys {sorted(missing)}; got {sorted(about)}.")
-    return about
+    return read_values(source.folder)
 
 
 def _is_object(value: Any) -> bool:

@@ -88,7 +88,7 @@ def zoo(
 ) -> None:
     """Write the table of presets into a page."""
     start_tensorflow()
-    from tfmeta import zoo_table
+    from tfmeta.zoo_table import write_zoo
 
-    zoo_table.write_zoo(models, page)
+    write_zoo(models, page)
     print(f"Written to {page}.")

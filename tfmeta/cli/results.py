@@ -14,15 +14,16 @@ if TYPE_CHECKING:
     from tfmeta.report import Report
 
 
-def show(report: Report) -> None:
+def print_report(report: Report) -> None:
     """Prints what was measured in each setting.
 
     Args:
-        report: Report. What was measured.
+        report: Report. What `training.measure` returned.
     """
     for evaluation in report.evaluations:
         if evaluation.changes:
-            print("\n" + ", ".join(f"{k} {v}" for k, v in evaluation.changes.items()) + ":")
+            changes = (f"{name} {value}" for name, value in evaluation.changes.items())
+            print("\n" + ", ".join(changes) + ":")
         for step, estimate in enumerate(evaluation.steps):
             note = " (before adaptation)" if step == 0 else ""
             print(

@@ -103,12 +103,13 @@ def run(folder: Servables) -> None:
 
     The program is tensorflow_model_server.
     """
-    folder = folder_of_servables(folder)
-    from tfmeta.serving import server
+    start_tensorflow()
+    from tfmeta.serving import server, write_settings
 
-    program = server.find_server()
+    folder = folder.expanduser().absolute()
     # Servables may have come, gone or been moved since the settings were written.
-    server.write_settings(folder)
+    write_settings(folder)
+    program = server.find_server()
     # Windows, where execv would return at once, has no such program.
     os.execv(program, server.command(folder, program))
 
@@ -119,12 +120,13 @@ def configure(folder: Servables) -> None:
     They are for all servables in the folder. The commands that start the server, directly or in
     the official container, are printed.
     """
-    folder = folder_of_servables(folder)
+    start_tensorflow()
     from importlib.metadata import version
 
-    from tfmeta.serving import server
+    from tfmeta.serving import server, write_settings
 
-    server.write_settings(folder)
+    folder = folder.expanduser().absolute()
+    write_settings(folder)
     print(
         f"Written to {folder}: {server.MODELS}, {server.BATCHING}. Start a server of TensorFlow "
         f"{version('tensorflow')} or later with one of the following:\n"
@@ -145,18 +147,3 @@ def path(
 ) -> None:
     """Print the folder of a preset's servable."""
     print(servable_folder(preset))
-
-
-def folder_of_servables(folder: Path) -> Path:
-    """Returns the absolute path of a folder; raises a ValueError if no servables are in it.
-
-    Args:
-        folder: Path. The folder.
-    """
-    start_tensorflow()
-    from tfmeta.serving import server
-
-    folder = folder.expanduser().absolute()
-    if not folder.is_dir() or not server.servables(folder):
-        raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
-    return folder

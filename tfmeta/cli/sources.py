@@ -143,7 +143,7 @@ def recipe_of(source: str) -> Recipe:
         return Recipe.load(source)
     if path.suffix in (".yaml", ".yml"):
         raise ValueError(f"No such file: {source}.")
-    content = preset_files.read(locate(source).folder).recipe
+    content = preset_files.read_values(locate(source).folder)["recipe"]
     if content is None:
         raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
     return Recipe.from_dict(content)

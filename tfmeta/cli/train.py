@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from tfmeta.cli.options import DataDir, Seed
-from tfmeta.cli.results import show
+from tfmeta.cli.results import print_report
 from tfmeta.cli.sources import EVALUATION, is_transductive
 from tfmeta.cli.startup import start_tensorflow
 
@@ -36,11 +36,12 @@ def train(
     # Before TensorFlow starts: a mistake in the recipe is told at once.
     chosen = Recipe.load(recipe)
     given = {"epochs": epochs, "seed": seed}
-    chosen = chosen.with_training(**{k: v for k, v in given.items() if v is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    chosen = chosen.with_training(**changes)
     start_tensorflow()
     from tfmeta import training
 
-    show(training.train(chosen, output, data_dir))
+    print_report(training.train(chosen, output, data_dir))
     pictures = sorted(picture.name for picture in output.glob("*.png"))
     print(f"Written to {output}: {', '.join([EVALUATION, *pictures])} …")
     run = shlex.quote(str(output))
