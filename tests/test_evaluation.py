@@ -20,7 +20,7 @@ MEASURED = sorted((Path(__file__).parents[1] / "models").glob("*/*.json"))
 class Constant(tfmeta.MetaLearner):
     """Predicts class 1 of 3, whatever it is shown."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         return tf.constant([0.0, 1.0, 0.5])
 
     def predict_task(self, state, query_x, query_mask=None, training=False):
@@ -32,7 +32,7 @@ class Doubling(tfmeta.MetaLearner):
 
     output_kind = "values"
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         return tf.constant([[2.0, -1.0]])
 
     def predict_task(self, state, query_x, query_mask=None, training=False):
@@ -96,7 +96,7 @@ def test_mse_is_the_mean_over_queries_and_targets() -> None:
 
 def test_targets_without_the_last_dimension_of_one_output_are_regression() -> None:
     class Twice(Doubling):
-        def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+        def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
             return tf.constant([[2.0]])
 
     query_y = RNG.normal(size=(4, 5)).astype("float32")

@@ -20,7 +20,7 @@ from tfmeta.report import Evaluation
 class Recorder(tfmeta.MetaLearner):
     """Predicts the mean of its support targets that are no padding."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         if support_mask is not None:
             support_y = support_y * support_mask[:, None]
         return tf.reduce_sum(support_y) / (

@@ -117,14 +117,14 @@ class LooksAside(keras.layers.Layer):
 class CountsPadding(tfmeta.PrototypicalNetwork):
     """Takes padding for examples."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         return super().adapt_task(support_x, support_y, None, training)
 
 
 class NoticesPadding(tfmeta.PrototypicalNetwork):
     """Never looks into the padding, but how much there is changes its answers."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         if support_mask is not None:
             support_x *= keras.ops.mean(support_mask)
         return super().adapt_task(support_x, support_y, support_mask, training)
@@ -133,7 +133,7 @@ class NoticesPadding(tfmeta.PrototypicalNetwork):
 class NoticesPaddingInSomeTasks(tfmeta.PrototypicalNetwork):
     """Is right for about half of the tasks."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         if support_mask is not None:
             scale = tf.where(support_x[0, 0] < 0.5, tf.reduce_mean(support_mask), 1.0)
             support_x *= scale

@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from tfmeta.preset_files import SERVABLE
 from tfmeta.versions import versions
-
-# The folder in a preset's folder that holds the versions of its servable.
-SERVABLE = "servable"
 
 
 def newest_version(folder: str | os.PathLike[str]) -> Path:

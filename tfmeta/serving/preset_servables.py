@@ -11,8 +11,8 @@ from typing import Any
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
+from tfmeta.preset_files import SERVABLE
 from tfmeta.serving.exporting import export
-from tfmeta.serving.locations import SERVABLE
 from tfmeta.versions import versions
 
 # The names of folders that are being made or deleted: a server does not take them for versions.
