@@ -104,9 +104,9 @@ protocol: >-
 
 ## In Python
 
-`Recipe.load(path)` reads a recipe from a file or a folder, and `Recipe.from_dict` from a dictionary.
-Neither imports TensorFlow. `prepare` loads the data and makes the learner; `tfmeta.training.train`
-does the rest.
+`Recipe.load(path)` reads a recipe from a file or a folder, and `Recipe.from_dict` reads one from a
+dictionary. Neither imports TensorFlow. `prepare` loads the data and makes the learner;
+`tfmeta.training.train` does the rest.
 
 ```python
 from tfmeta.recipes import Recipe
