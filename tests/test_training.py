@@ -143,8 +143,8 @@ def test_the_details_list_the_classes_that_were_held_out(
     assert details["data"] == {"train": 4, "validation": 2, "test": 4}
     assert details["test_classes"] == plan.load_data(recipe, "test").class_names
     out = capsys.readouterr().out
-    line = "digits: 4 / 2 / 4 classes for training / validation / test, examples of 8×8×1. MAML"
-    assert out.startswith(line)
+    classes = "digits: 4 / 2 / 4 classes for training / validation / test"
+    assert out.startswith(f"{classes}, examples of shape 8×8×1. MAML, ")
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "now"])
@@ -152,7 +152,7 @@ def test_each_session_of_a_resumed_run_is_kept(tmp_path: Path, version: str) -> 
     class Stopped(Exception):
         pass
 
-    def stop(*args: Any) -> None:
+    def stop(*args: Any, **options: Any) -> None:
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:

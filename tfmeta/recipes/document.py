@@ -101,6 +101,34 @@ protocol: >-
   my photos, 64 / 16 / 20 % of the classes for training / validation / test; 5-way 1-shot,
   10 queries per class; weights chosen on validation classes
 ```
+
+## In Python
+
+`Recipe.load(path)` reads a recipe from a file or a folder, and `Recipe.from_dict` reads one from a
+dictionary. Neither imports TensorFlow. `prepare` loads the data and makes the learner;
+`tfmeta.training.train` does the rest.
+
+```python
+from tfmeta.recipes import Recipe
+from tfmeta.recipes.plan import prepare
+
+recipe = Recipe.from_dict(
+    {
+        "name": "waves",
+        "data": {"name": "sinusoid"},
+        "episodes": {"n_shot": 5},
+        "network": {"name": "mlp"},
+        "learner": {"name": "maml", "inner_steps": 2},
+        "training": {"epochs": 1, "steps_per_epoch": 100, "optimizer": "adam"},
+        "validation": {"n_episodes": 100},
+        "evaluation": {"n_episodes": 100},
+        "protocol": "sinusoids, 5 support points, 10 queries",
+    }
+)
+plan = prepare(recipe)
+inputs, query_y = next(iter(plan.train.episodes()))
+print(plan.learner(inputs).shape, query_y.shape)
+```
 """
 
 

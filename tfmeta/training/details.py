@@ -88,11 +88,11 @@ def data_line(plan: Plan) -> str:
     counts = [class_count(s) for s in (plan.train, plan.validation, plan.tests[0])]
     shape = "×".join(str(n) for n in plan.train.source.example_shape)
     if counts[0] is None:
-        of_what = f"regression tasks with inputs of {shape}"
+        of_what = f"regression tasks, examples of shape {shape}"
     else:
         of_what = (
             f"{' / '.join(str(n) for n in counts)} classes for training / validation / test, "
-            f"examples of {shape}"
+            f"examples of shape {shape}"
         )
     learner = plan.learner
     size = f", {learner.count_params():,} parameters" if learner.built else ""
