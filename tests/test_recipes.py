@@ -10,6 +10,7 @@ import sys
 import types
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import keras
@@ -20,7 +21,7 @@ import yaml
 
 import tfmeta
 from tfmeta import MAML, inner_rules, learners
-from tfmeta.data import ClassDataset, ImageFormat, TaskDistribution, regression, sources
+from tfmeta.data import ClassDataset, ImageFormat, TaskDistribution, names
 from tfmeta.recipes import Recipe, document, plan, schema
 from tfmeta.recipes import data as data_options
 from tfmeta.recipes.inner_rules import INNER_RULES
@@ -610,7 +611,6 @@ def test_a_number_in_exponent_notation_is_a_number(tmp_path: Path) -> None:
 # === The schema is that of the library ===
 
 NETWORK_FUNCTIONS = {**plan.NETWORKS, "relation_encoder": tfmeta.backbones.relation_encoder}
-TASKS = {"sinusoid": regression.sinusoid, "linear": regression.linear}
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
         f"network {name}": (
@@ -635,15 +635,15 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
     **{
         f"data {name}": (
             model,
-            TASKS[name] if name in TASKS else sources.BY_NAME[name],
+            resolve_name(names.NAMED[name].loader),
             ("split", "data_dir"),
         )
         for name, model in data_options.NAMED_DATA.items()
     },
-    "data folder": (data_options.Folder, sources.folder, ("path", "split")),
+    "data folder": (data_options.Folder, resolve_name(names.FOLDER.loader), ("path", "split")),
     "data of TFDS": (
         data_options.TensorFlowDataset,
-        sources.tfds_dataset,
+        resolve_name(names.TFDS.loader),
         ("name", "split", "data_dir"),
     ),
     "image format": (data_options.ImageFormat, ImageFormat, ()),
@@ -683,8 +683,6 @@ def test_a_section_has_the_options_defaults_and_types_of_what_it_stands_for(name
         if p.name not in given_apart and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
     fields = {k: f for k, f in model.model_fields.items() if k != "name" or k in parameters}
-    if "inner_batch_size" not in parameters:
-        fields.pop("inner_batch_size", None)
     assert fields.keys() == parameters.keys()
     hints = get_type_hints(model)
     of_function = get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -702,7 +700,7 @@ def test_the_schema_knows_all_that_the_library_has() -> None:
     assert LEARNERS.keys() == learners.BY_NAME.keys()
     assert INNER_RULES.keys() == inner_rules.BY_NAME.keys()
     assert NETWORKS.keys() == plan.NETWORKS.keys()
-    assert data_options.NAMED_DATA.keys() == {*sources.BY_NAME, *TASKS}
+    assert data_options.NAMED_DATA.keys() == names.NAMED.keys()
 
 
 def test_a_recipe_is_refused_without_importing_tensorflow(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+from typing import Annotated, Any, Literal, TypeAlias
 
 import pydantic
 from pydantic import BeforeValidator, Discriminator, Tag
@@ -27,14 +27,7 @@ from tfmeta.recipes.options import (
 # === Sources of data ===
 
 
-class DataSource(Named):
-    """Base class of the options of data."""
-
-    uses_data_dir: ClassVar[bool] = True
-    """Whether it reads from TensorFlow Datasets' directory."""
-
-
-class Omniglot(DataSource):
+class Omniglot(Named):
     """Handwritten characters of 50 alphabets."""
 
     name: Literal["omniglot"]
@@ -44,33 +37,31 @@ class Omniglot(DataSource):
     """Whether each character turned by 90, 180 and 270 degrees makes three more classes."""
 
 
-class Glyphs(DataSource):
+class Glyphs(Named):
     """Characters drawn in the fonts of matplotlib: made on first use, without a network."""
 
     name: Literal["glyphs"]
 
 
-class Digits(DataSource):
+class Digits(Named):
     """The handwritten digits of scikit-learn."""
-
-    uses_data_dir = False
 
     name: Literal["digits"]
 
 
-class MiniImagenet(DataSource):
+class MiniImagenet(Named):
     """miniImageNet, from your own folder `mini_imagenet`."""
 
     name: Literal["mini_imagenet"]
 
 
-class CifarFS(DataSource):
+class CifarFS(Named):
     """CIFAR-100, split for few-shot learning."""
 
     name: Literal["cifar_fs"]
 
 
-class TensorFlowDataset(DataSource):
+class TensorFlowDataset(Named):
     """Any TensorFlow Datasets data set with an image and a class label."""
 
     name: Text
@@ -102,10 +93,8 @@ class ImageFormat(Options):
     """Whether dark becomes 1 and light 0, for ink on paper."""
 
 
-class Folder(DataSource):
+class Folder(Named):
     """Your own images: a folder with one sub-folder per class."""
-
-    uses_data_dir = False
 
     name: Text
     """Path of the folder, for example `./photos`."""
@@ -113,18 +102,14 @@ class Folder(DataSource):
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
 
 
-class Sinusoid(DataSource):
+class Sinusoid(Named):
     """Regression of sinusoids with random amplitudes and phases."""
-
-    uses_data_dir = False
 
     name: Literal["sinusoid"]
 
 
-class Linear(DataSource):
+class Linear(Named):
     """Regression of straight lines with random slopes and intercepts."""
-
-    uses_data_dir = False
 
     name: Literal["linear"]
 
@@ -142,10 +127,8 @@ REGRESSION_DATA = ("sinusoid", "linear")
 
 
 def source_of(name: str) -> str:
-    """Returns which source a data name stands for: itself, "folder" or "tfds_dataset"."""
-    if name in NAMED_DATA:
-        return name
-    return "folder" if resolve(name).kind == "folder" else "tfds_dataset"
+    """Returns which source a data name stands for: itself, "folder" or "tfds"."""
+    return name if name in NAMED_DATA else resolve(name).kind
 
 
 def _check(value: Any) -> Any:
@@ -164,7 +147,7 @@ ClassData: TypeAlias = Annotated[
     | Annotated[MiniImagenet, Tag("mini_imagenet")]
     | Annotated[CifarFS, Tag("cifar_fs")]
     | Annotated[Folder, Tag("folder")]
-    | Annotated[TensorFlowDataset, Tag("tfds_dataset")],
+    | Annotated[TensorFlowDataset, Tag("tfds")],
     Discriminator(_tag),
     BeforeValidator(_check),
 ]

@@ -8,11 +8,12 @@ import dataclasses
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import keras
 
 from tfmeta import backbones, data, learners
+from tfmeta.data.names import resolve
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes.learners import ANIL, InnerSteps
 from tfmeta.recipes.schema import Recipe
@@ -137,7 +138,7 @@ def load_data(recipe: Recipe, split: Split, data_dir: str | os.PathLike[str] | N
     name = options.pop("name")
     if not recipe.is_regression:
         options["split"] = split
-        if data_dir is not None and recipe.data.uses_data_dir:
+        if data_dir is not None and resolve(recipe.data.name).has_data_dir:
             options["data_dir"] = data_dir
     with naming("data"):
         if options.get("image_format") is not None:
@@ -167,7 +168,7 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
         with naming("network"):
             network = NETWORKS[recipe.network.name](
                 # An encoder ends in features.
-                None if _takes(learner_class) == "encoder" else n_outputs,
+                None if learner_class.takes == "encoder" else n_outputs,
                 input_shape=example_shape,
                 **_options(recipe.network),
             )
@@ -187,12 +188,6 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
         weighted_metrics=[] if recipe.is_regression else ["accuracy"],
     )
     return learner
-
-
-def _takes(learner_class: type[MetaLearner]) -> Literal["network", "encoder"]:
-    import inspect
-
-    return "encoder" if "encoder" in inspect.signature(learner_class).parameters else "network"
 
 
 def _options(section: Any) -> dict[str, Any]:
