@@ -62,7 +62,9 @@ def by_hand(values: np.ndarray) -> tuple[float, float]:
 def maml() -> tfmeta.MAML:
     keras.utils.set_random_seed(1)
     network = tfmeta.backbones.mlp(hidden_units=(8,))
-    return tfmeta.MAML(network, 0.02, inner_steps=1, test_inner_steps=3, inner_loss="mse")
+    return tfmeta.MAML(
+        network, inner_learning_rate=0.02, inner_steps=1, test_inner_steps=3, inner_loss="mse"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,9 @@ def test_after_k_steps_it_is_as_good_as_a_learner_of_k_steps(
     result = evaluate(maml, sinusoids, 8, inner_steps=4)
     assert result.by_inner_step is not None
     for k, row in enumerate(result.by_inner_step):
-        other = tfmeta.MAML(maml.network, 0.02, test_inner_steps=k, inner_loss="mse")
+        other = tfmeta.MAML(
+            maml.network, inner_learning_rate=0.02, test_inner_steps=k, inner_loss="mse"
+        )
         np.testing.assert_allclose(row, evaluate(other, sinusoids, 8).values, rtol=1e-5)
     # `values` are those of the learner as it is; and steps make a difference.
     np.testing.assert_allclose(result.values, result.by_inner_step[3], rtol=1e-5)

@@ -42,12 +42,14 @@ def check(path: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def regressor() -> tfmeta.MAML:
-    return tfmeta.MAML(tfmeta.backbones.mlp(hidden_units=(4,)), 0.01, inner_loss="mse")
+    return tfmeta.MAML(
+        tfmeta.backbones.mlp(hidden_units=(4,)), inner_learning_rate=0.01, inner_loss="mse"
+    )
 
 
 def classifier() -> tfmeta.MAML:
     keras.utils.set_random_seed(0)
-    return tfmeta.MAML(tfmeta.backbones.linear(2, (8, 8, 1)), 0.1)
+    return tfmeta.MAML(tfmeta.backbones.linear(2, (8, 8, 1)), inner_learning_rate=0.1)
 
 
 @pytest.mark.parametrize("metrics", [["loss"], ["loss", "accuracy"]])

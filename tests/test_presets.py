@@ -29,7 +29,9 @@ SHAPE = (8, 8, 1)
 
 def learner(seed=0):
     keras.utils.set_random_seed(seed)
-    return tfmeta.MAML(backbones.conv4(3, SHAPE, 4), 0.1, 2, batch_norm="support")
+    return tfmeta.MAML(
+        backbones.conv4(3, SHAPE, 4), inner_learning_rate=0.1, inner_steps=2, batch_norm="support"
+    )
 
 
 def examples(of):
@@ -64,7 +66,9 @@ def saved(tmp_path):
 
 
 def test_another_mode_has_the_same_weights_and_is_that_of_a_learner_made_in_it():
-    transductive = tfmeta.MAML(learner().network, 0.1, 2, batch_norm="transductive")
+    transductive = tfmeta.MAML(
+        learner().network, inner_learning_rate=0.1, inner_steps=2, batch_norm="transductive"
+    )
     other = transductive.with_batch_norm("support")
     np.testing.assert_array_equal(predictions(other), predictions(learner()))
     assert transductive.batch_norm == "transductive"

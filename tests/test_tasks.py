@@ -13,7 +13,7 @@ from tfmeta.tasks import MODEL, TASK, Task, is_task, learn
 @pytest.fixture(scope="module")
 def learner():
     network = tfmeta.backbones.linear(2, (4,))
-    return tfmeta.MAML(network, 0.5, inner_steps=1)
+    return tfmeta.MAML(network, inner_learning_rate=0.5, inner_steps=1)
 
 
 @pytest.fixture
@@ -48,7 +48,9 @@ def test_a_task_of_images_keeps_its_image_format(tmp_path):
 
             file.write_bytes(tf.io.encode_png(rng.integers(0, 256, (6, 6, 1), "uint8")).numpy())
     image_format = ImageFormat(4, 5, channels=1, invert=True)
-    learner = tfmeta.MAML(tfmeta.backbones.linear(2, (4, 5, 1)), 0.5, inner_steps=1)
+    learner = tfmeta.MAML(
+        tfmeta.backbones.linear(2, (4, 5, 1)), inner_learning_rate=0.5, inner_steps=1
+    )
     task = learn(learner, tmp_path / "support", image_format=image_format)
     task.save(tmp_path / "task")
     again = Task.load(tmp_path / "task")

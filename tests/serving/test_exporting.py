@@ -349,7 +349,7 @@ def test_integers_are_asked_for_by_a_model_of_integers(tmp_path):
 
 def test_half_precision_is_answered_in_single(tmp_path):
     network = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, dtype="mixed_float16")])
-    adapted = tfmeta.MAML(network, 0.1).adapt(RNG.random((3, 4)), np.arange(3))
+    adapted = tfmeta.MAML(network, inner_learning_rate=0.1).adapt(RNG.random((3, 4)), np.arange(3))
     with Worker(export(adapted, tmp_path / "half")) as servable:
         answer = servable.run("serving_default", {"x": RNG.random((2, 4), "float32")})
     assert answer["logits"].dtype == "float32"
