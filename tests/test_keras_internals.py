@@ -203,6 +203,22 @@ def test_a_value_without_gradient_raises_when_it_is_differentiated():
         tape.gradient(y, x)
 
 
+def test_a_vectorized_map_keeps_the_policy_of_bad_indices():
+    """Otherwise `tape.jacobian` through `ops.conv2d` raises an error about an index of -1."""
+    x = tf.reshape(tf.range(12.0), [2, 3, 2])
+    indices = tf.constant([[2], [-1], [0]])
+
+    def rows(x):
+        return tf.gather_nd(x, indices, bad_indices_policy="IGNORE")
+
+    together = tf.vectorized_map(rows, x)
+    np.testing.assert_array_equal(together, tf.stack([rows(x[0]), rows(x[1])]))
+    assert together[0, 1].numpy().tolist() == [0, 0]
+    valid = tf.constant([[2], [0]])
+    without = tf.vectorized_map(lambda x: tf.gather_nd(x, valid), x)
+    np.testing.assert_array_equal(without, tf.gather(x, [2, 0], axis=1))
+
+
 def test_a_shape_is_forgotten_so_that_a_graph_still_checks_it():
     @tf.function(input_signature=[tf.TensorSpec([None, 2])])
     def checked(x):

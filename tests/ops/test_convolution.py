@@ -101,3 +101,22 @@ def test_the_size_of_the_patches():
 
     any_number(x)
     assert sizes == [math.inf]
+
+
+def test_jacobians_and_vectorized_maps_pass_through_the_convolution():
+    x = tf.constant(RNG.normal(size=(2, 1, 5, 5, 2)))
+    kernel = tf.constant(RNG.normal(size=(3, 3, 2, 3)))
+
+    def ours(x):
+        return conv2d(x, kernel, (2, 2), "same")
+
+    together = tf.vectorized_map(ours, x)
+    np.testing.assert_allclose(together, tf.stack([ours(x[0]), ours(x[1])]), rtol=1e-12)
+
+    def jacobian(convolve):
+        with tf.GradientTape() as tape:
+            tape.watch(kernel)
+            y = convolve(x[0], kernel, (2, 2), "same")
+        return tape.jacobian(y, kernel)
+
+    np.testing.assert_allclose(jacobian(conv2d), jacobian(keras.ops.conv), rtol=1e-10, atol=1e-12)

@@ -10,6 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from tfmeta import keras_internals
+
+keras_internals.vectorize_bad_indices()
+
 
 def conv2d(
     inputs: tf.Tensor,
