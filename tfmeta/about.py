@@ -1,4 +1,4 @@
-"""The facts about a learner that its own file does not hold."""
+"""Facts that belong to a learner: its examples and its recipe."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class About:
-    """Everything that is known about a learner besides the learner itself.
+    """Facts about a learner that its own file does not hold.
 
     Attributes:
-        example_shape: Shape of one example; None if the network does not tell it.
-        image_format: How image files become examples; None if the examples are not images.
-        recipe: The recipe that the learner was trained by, as a dictionary; None if there was none.
+        example_shape: list of int or None. Shape of one example; None if it is not known.
+        image_format: `ImageFormat` or None. How image files become examples; None if the examples
+            are not images.
+        recipe: dict or None. The recipe that the learner was trained by; None if there was none.
     """
 
     example_shape: list[int] | None

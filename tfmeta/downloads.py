@@ -1,4 +1,4 @@
-"""Presets from addresses, kept in a cache."""
+"""Downloads presets from addresses into a cache."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def download(address: str, refresh: bool = False) -> Path:
     """Downloads a preset's folder, unless the cache has it.
 
     Args:
-        address: `https://…`, `gs://bucket/…`, `hf://owner/repository/…`, or
+        address: str. `https://…`, `gs://bucket/…`, `hf://owner/repository/…`, or
             `hf://owner/repository@revision/…`.
-        refresh: Whether to download even if the cache has it. Defaults to False.
+        refresh: bool. Whether to download even if the cache has it. Defaults to False.
 
     Returns:
-        The folder in the cache, whose `learner.keras` has the digest that `preset.json` says.
+        Path. The folder in the cache. Its `learner.keras` has the digest in `preset.json`.
 
     Raises:
         ValueError: If the scheme is unknown, the download fails, or the digest differs.
@@ -40,7 +40,7 @@ def download(address: str, refresh: bool = False) -> Path:
 
     def cached() -> Path | None:
         for version in reversed(versions(cache)):
-            # A file that was altered here is downloaded again.
+            # Skip a version that was altered in the cache: it is downloaded again.
             with contextlib.suppress(ValueError, OSError):
                 checked_bytes(cache / str(version))
                 return cache / str(version)
@@ -64,7 +64,8 @@ def download(address: str, refresh: bool = False) -> Path:
 
     folder = None if refresh else cached()
     if folder is None:
-        # One downloads for all: each further version would push out the one that another reads.
+        # Download once for all waiting processes: another version would prune one that is being
+        # read.
         with locked(cache / "download"):
             folder = (None if refresh else cached()) or publish(cache, write, keep=2)
     return folder
@@ -97,11 +98,11 @@ def _from_hugging_face(rest: str, name: str, folder: Path) -> None:
             "an address on the Hub is hf://owner/repository, or a folder in that; with a revision "
             "hf://owner/repository@revision."
         )
-    # The library's own cache keeps the file, too.
+    # The library keeps another copy in its own cache.
     file = huggingface_hub.hf_hub_download(
         f"{owner}/{repository}",
         "/".join([*path, name]),
-        # A branch may have a slash in its name: write %2F.
+        # A slash in the name of a branch is written %2F in an address.
         revision=urllib.parse.unquote(revision) or None,
     )
     shutil.copy(file, folder / name)

@@ -1,4 +1,4 @@
-"""Files that are either the old or the new, whatever happens while they are written."""
+"""Atomic file replacement: readers see the old file or the new one."""
 
 from __future__ import annotations
 
@@ -13,13 +13,17 @@ from typing import Any
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yields a path beside `path` to write to; renames it to `path` at the end.
+    """Yields a temporary path beside `path`; renames the file there to `path` at the end.
 
-    The new file is on the disk before it takes the old one's place. The temporary file has the
-    same suffix, because some writers choose the format by it.
+    The new file is on the disk before it replaces the old one. The temporary file has the same
+    suffix, because some writers choose the format by it.
 
     Args:
-        path: The file to write. Missing folders are made.
+        path: Path. The file to write. Missing folders are made.
+
+    Yields:
+        Path. The temporary file, to be written by the caller. If an exception passes, it is deleted
+        and `path` stays as it was.
 
     Example:
 
@@ -42,31 +46,54 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Writes a UTF-8 text file in one go."""
+    """Writes a UTF-8 text file, replacing it as a whole.
+
+    Args:
+        path: Path. The file to write. Missing folders are made.
+        text: str. Its content.
+    """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes a JSON file in one go."""
+    """Writes a JSON file, replacing it as a whole.
+
+    Args:
+        path: Path. The file to write. Missing folders are made.
+        value: Any value that `json` can write.
+    """
     write_text(path, json_text(value))
 
 
 def json_text(value: Any) -> str:
-    """Formats a value as the text of a JSON file."""
+    """Formats a value as the text of a JSON file.
+
+    Args:
+        value: Any value that `json` can write.
+
+    Returns:
+        str. The text, indented by 2 spaces, with a line break at the end.
+
+    Raises:
+        TypeError: If `json` cannot write the value.
+    """
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
 def sync(path: Path) -> None:
-    """Writes a file, or the list of names in a folder, through to the disk.
+    """Flushes a file, or the list of names in a folder, to the disk.
 
     On Windows this does nothing for folders: they cannot be opened there. On macOS the data may
     still be in the disk's own cache afterwards.
+
+    Args:
+        path: Path. The file or folder; it must exist.
     """
     is_windows = os.name == "nt"
     if is_windows and path.is_dir():
         return
-    # Windows writes through only what was opened for writing.
+    # Windows flushes only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR if is_windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,11 +1,11 @@
-"""A preset's folder: writing it, reading it, and refusing what was altered.
+"""Writes and reads a preset's folder, and refuses altered files.
 
-    preset.json      what it is, how examples are prepared, and the digest of the weights
+    preset.json      the recipe, the preparation of examples, and the digest of the learner
     learner.keras    the learner, not compiled, as Keras saves it
     servable/        optional: the learner as a servable of TensorFlow Serving
 
 This module knows no learner. It imports TensorFlow and Keras only in the functions that need them,
-so that presets can be listed without waiting for them.
+so that listing presets does not wait for these imports.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ PRESET = "preset.json"
 LEARNER = "learner.keras"
 SERVABLE = "servable"
 
-# The layout of a preset's folder. A larger number was written by a later tfmeta.
+# The layout of a preset's folder. A later version of tfmeta may write a larger number.
 FORMAT = 1
 
 
@@ -41,9 +41,9 @@ class Preset(About):
     """The content of `preset.json`.
 
     Attributes:
-        sha256: Digest of `learner.keras`, in hexadecimal.
-        tfmeta: The version that wrote it.
-        format: The layout of the folder.
+        sha256: str. Digest of `learner.keras`, in hexadecimal.
+        tfmeta: str. The version of tfmeta that wrote the preset.
+        format: int. The layout of the folder. Defaults to the current one.
     """
 
     sha256: str
@@ -65,10 +65,11 @@ def save(
     The folder is locked meanwhile. If anything fails, neither of the two files is there.
 
     Args:
-        learner: The learner, built.
-        folder: The folder to write; made if it does not exist. Other files in it stay.
-        image_format: How image files become examples. Defaults to None: they do not.
-        recipe: The recipe that the learner was trained by, as a dictionary. Defaults to None.
+        learner: `MetaLearner`. The learner, built.
+        folder: str or path. The folder to write; made if it does not exist. Other files in it stay.
+        image_format: `ImageFormat` or None. How image files become examples. Defaults to None: the
+            examples are not images.
+        recipe: dict or None. The recipe that the learner was trained by. Defaults to None.
 
     Raises:
         ValueError: If the folder holds a preset already, or the learner is not built.
@@ -83,11 +84,11 @@ def save(
             raise ValueError(
                 f"{folder} holds a preset already: remove it, or choose another folder."
             )
-        # They take their places in reverse order: a folder without PRESET is no preset.
+        # PRESET is replaced last: a folder without it is no preset.
         with replacing(folder / PRESET) as description, replacing(folder / LEARNER) as weights:
             learner.save(weights)
             if learner.compiled:
-                # The optimizer would be twice as large as the weights.
+                # Drop the optimizer, whose state may be twice as large as the weights.
                 keras.models.load_model(weights, compile=False).save(weights)
             shape = learner.example_shape
             preset = Preset(
@@ -107,8 +108,15 @@ def save(
 def read(folder: Path) -> Preset:
     """Reads the `preset.json` of a folder.
 
+    Args:
+        folder: Path. The preset's folder.
+
+    Returns:
+        `Preset`. The content.
+
     Raises:
-        ValueError: If it is broken, something else, or was written by a later version.
+        ValueError: If the file is broken, is not a preset's, or was written by a later version.
+        OSError: If the file cannot be read.
     """
     content = read_values(folder)
     if content["image_format"] is not None:
@@ -124,18 +132,22 @@ def read(folder: Path) -> Preset:
 def read_values(folder: Path) -> dict[str, Any]:
     """Reads the `preset.json` of a folder as plain values, without importing TensorFlow.
 
+    Args:
+        folder: Path. The preset's folder.
+
     Returns:
-        The values by the attributes of `Preset`; `image_format` as a dictionary, not checked.
+        dict. The values by the attributes of `Preset`; `image_format` is a dictionary, not checked.
 
     Raises:
-        ValueError: As `read` does.
+        ValueError: If the file is broken, is not a preset's, or was written by a later version.
+        OSError: If the file cannot be read.
     """
     file = folder / PRESET
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{file} is broken, or no {PRESET} of tfmeta: {error}.") from error
-    # Not isinstance: True is an int, too.
+    # isinstance would accept True as an integer.
     if (
         not isinstance(content, dict)
         or type(content.get("format")) is not int
@@ -164,27 +176,28 @@ def load(folder: Path) -> keras.Model:
     """Loads the model of a preset's folder, in Keras's safe mode.
 
     Args:
-        folder: The folder.
+        folder: Path. The preset's folder.
 
     Returns:
-        The model, not compiled. Whoever calls this checks that it is a learner.
+        keras.Model. The model, not compiled. The caller checks that it is a learner.
 
     Raises:
-        ValueError: If a file is missing, truncated or altered, or Keras does not load it.
+        ValueError: If `learner.keras` is missing, truncated or altered, or Keras does not load it.
+        OSError: If a file cannot be read.
     """
     import keras
 
     file = folder / LEARNER
     content = checked_bytes(folder)
-    # Keras loads from a path only. In a folder that only this user can open, the file is still the
-    # one that was checked.
+    # Keras loads only from a path. Only this user can open the temporary folder, so nobody can
+    # change the file after the check.
     with tempfile.TemporaryDirectory() as private:
         copy = Path(private) / LEARNER
         copy.write_bytes(content)
         try:
             return keras.models.load_model(copy, compile=False, safe_mode=True)
         except Exception as error:
-            # Keras raises all kinds for a file that is not, or not safely, a model.
+            # Keras raises many types of errors for files that are no models, or no safe ones.
             text = " ".join(str(error).split()).replace(str(copy), str(file))
             raise ValueError(f"{file} does not load: {text}") from error
 
@@ -192,8 +205,15 @@ def load(folder: Path) -> keras.Model:
 def checked_bytes(folder: Path) -> bytes:
     """Reads `learner.keras`, and checks it against the digest in `preset.json`.
 
+    Args:
+        folder: Path. The preset's folder.
+
+    Returns:
+        bytes. The content of `learner.keras`.
+
     Raises:
-        ValueError: If one of the two is missing, truncated or altered.
+        ValueError: If `learner.keras` is missing, truncated or altered, or `preset.json` is broken.
+        OSError: If a file cannot be read.
     """
     expected = read_values(folder)["sha256"]
     file = folder / LEARNER

@@ -19,25 +19,25 @@ __all__ = ["find", "from_preset", "list_presets"]
 def from_preset(preset: str | os.PathLike[str], refresh: bool = False) -> MetaLearner:
     """Loads a meta-trained learner of any class.
 
-    `MAML.from_preset(name)` and so on do the same, and check the class.
+    A learner's own `from_preset`, such as `MAML.from_preset(name)`, also checks the class.
 
-    Nothing of a preset is executed: the file is checked against its SHA-256 digest, and loaded in
+    No code in a preset is executed: the file is checked against its SHA-256 digest, and loaded in
     Keras's safe mode.
 
     Args:
-        preset: A name (see `list_presets`); a folder that `save_to_preset` wrote; or the address of
-            such a folder: `https://…`, `gs://bucket/…`, or `hf://owner/repository/…` on the Hugging
-            Face Hub (needs the extra `tfmeta[hf]`). There, `hf://owner/repository@revision/…` names
-            a branch, a tag or a commit.
-        refresh: Whether to download again. Otherwise a download is kept in Keras's cache,
-            `$KERAS_HOME` or `~/.keras`, and used from there ever after. Defaults to False.
+        preset: str or path. A name (see `list_presets`); a folder that `save_to_preset` wrote; or
+            the address of such a folder: `https://…`, `gs://bucket/…`, or
+            `hf://owner/repository/…` on the Hugging Face Hub (needs the extra `tfmeta[hf]`). There,
+            `hf://owner/repository@revision/…` names a branch, a tag or a commit.
+        refresh: bool. Whether to download again. Otherwise a preset is downloaded once and then
+            read from Keras's cache, `$KERAS_HOME` or `~/.keras`. Defaults to False.
 
     Returns:
-        The learner, not compiled.
+        `MetaLearner`. The learner, not compiled.
 
     Raises:
-        ValueError: If there is no such preset, or it is truncated, altered, of another kind, or of
-            a later version of tfmeta.
+        ValueError: If there is no such preset, it cannot be downloaded, a file is truncated or
+            altered, or a later version of tfmeta wrote it.
 
     Example:
 

@@ -1,4 +1,4 @@
-"""TensorFlow without the messages that it logs while it starts."""
+"""Silences the messages that TensorFlow logs while it starts."""
 
 from __future__ import annotations
 
@@ -14,9 +14,12 @@ from collections.abc import Iterator
 def quiet_tensorflow() -> Iterator[None]:
     """Silences TensorFlow; wrap this around the first import of TensorFlow.
 
-    TensorFlow's libraries log from C++ while they load, before any setting is read. So all that is
-    written to stderr is held back meanwhile, and shown only if an exception passes. Afterwards,
-    TensorFlow's C++ code logs fatal errors only, unless `TF_CPP_MIN_LOG_LEVEL` is set.
+    TensorFlow's libraries log from C++ while they load, before any setting is read. So
+    everything written to stderr is held back meanwhile, and shown only if an exception passes.
+    Afterwards, TensorFlow's C++ code logs fatal errors only, unless `TF_CPP_MIN_LOG_LEVEL` is set.
+
+    Yields:
+        None, while stderr is held back.
 
     Example:
 

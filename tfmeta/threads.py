@@ -15,8 +15,8 @@ def configure_threads(n_threads: int | None = None) -> None:
     bits of results: equal numbers need equal settings.
 
     Args:
-        n_threads: int or None. How many operations run at once. Defaults to None: the number of
-            cores.
+        n_threads: int or None. The number of operations that run at once. Defaults to None: the
+            number of cores.
 
     Raises:
         RuntimeError: If TensorFlow has already started.
@@ -32,14 +32,19 @@ def configure_threads(n_threads: int | None = None) -> None:
 
 
 def only_cpu() -> bool:
-    """Returns whether TensorFlow sees no device but CPUs."""
+    """Returns whether TensorFlow sees no device but CPUs.
+
+    Returns:
+        bool. True if all devices are CPUs.
+    """
     return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
 def tasks_at_once() -> int:
     """Returns how many tasks to process at once. Each needs memory for its activations.
 
-    On CPUs, one for each thread and one more, so that no thread waits; on other devices, four.
+    Returns:
+        int. On CPUs, one more than there are threads, so that no thread waits; on other devices, 4.
     """
     if not only_cpu():
         return 4
@@ -47,7 +52,11 @@ def tasks_at_once() -> int:
 
 
 def n_cores() -> int:
-    """Returns the number of cores that this process may use."""
+    """Returns the number of cores that this process may use.
+
+    Returns:
+        int. The number of cores, at least 1.
+    """
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

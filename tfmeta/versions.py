@@ -1,16 +1,16 @@
-"""Publishes versions of a folder so that its readers only ever see whole ones.
+"""Publishes versions of a folder so that its readers see only complete ones.
 
-TensorFlow Serving polls a folder `NAME` and loads the largest of its subfolders that have a number
-for a name, as soon as it appears. So a version is made under another name and then renamed:
+TensorFlow Serving polls a folder `NAME` and loads the subfolder with the largest number as its name
+as soon as it appears. So a version is made under another name and then renamed:
 
-    NAME/5/                   a version: whole and on the disk from its first moment
+    NAME/5/                   a version: complete and on the disk from its first moment
     NAME/.lock                held while versions are numbered, renamed and pruned
     NAME/.tmp-<unique>/       a version in the making
-    NAME/.tmp-<unique>.lock   held by its publisher, so that the others know that it is at work
+    NAME/.tmp-<unique>.lock   held by its publisher, so that others see that it is working
     NAME/.old-<unique>/       a version that is being deleted
 
-The operating system releases a lock when its holder dies, however it dies. The next publisher
-removes what the dead one has left.
+The operating system releases a lock when its holder dies for any reason. The next publisher removes
+what the dead one left.
 """
 
 from __future__ import annotations
@@ -39,35 +39,36 @@ POLL_INTERVAL = 0.01
 def publish(folder: Path, write: Callable[[Path], None], keep: int = 3) -> Path:
     """Publishes a new version of a folder, and deletes the oldest.
 
-    Any number of publishers, processes or threads, may do so at once: `write` runs in all of them
-    at the same time, and the versions are numbered in the order in which they are ready. Whenever a
-    publisher is killed, its version is there and whole, or not there at all.
+    Any number of processes and threads may publish at the same time: `write` runs in parallel, and
+    versions are numbered in the order in which they are ready. If a publisher is killed, its
+    version either exists and is complete, or does not exist.
 
     A version's number is one more than the largest in the folder, empty subfolders and files
-    included. So no number is given twice while the newest version stays in its place.
+    included. So no number is used twice as long as the newest version is not removed.
 
     Args:
-        folder: The folder `NAME`. It is made, with its parents, if it does not exist. Anything in
-            it that is not a version stays as it is, except for names that begin with `.tmp-` or
-            `.old-`.
-        write: Fills the empty folder that it is given. Nobody else may write there, and `write`
-            must have finished writing when it returns.
-        keep: How many of the newest versions stay, the new one included. With 1, a server that is
-            still loading the previous version finds it gone, and loads the new one. Defaults to 3.
+        folder: Path. The folder `NAME`. It is made, with its parents, if it does not exist.
+            Anything in it that is not a version stays as it is, except for names that begin with
+            `.tmp-` or `.old-`.
+        write: callable. Fills the empty folder whose path it is given. Nobody else may write there,
+            and `write` must have finished writing when it returns.
+        keep: int. How many of the newest versions stay, the new one included. With 1, a server that
+            is still loading the previous version finds it gone, and loads the new one. Defaults to
+            3.
 
     Returns:
-        The folder of the new version, `NAME/<version>`.
+        Path. The folder of the new version, `NAME/<version>`.
 
     Raises:
         ValueError: If `keep` is not an integer of at least 1, `write` wrote nothing, or the numbers
             that a server can read are used up.
         NotADirectoryError: If `folder` is a file.
-        Exception: Whatever `write` raises. No version has then been added or deleted, and neither
-            the unfinished one nor a folder made for it stays.
+        Exception: Whatever `write` raises. Then no version has been added or deleted, and the
+            unfinished version and the folders made for it are removed.
 
     Warns:
-        RuntimeWarning: If something old could not be deleted. The new version has been published,
-            and the next publisher tries again.
+        RuntimeWarning: If an old version or a leftover could not be deleted. The new version has
+            been published, and the next publisher tries again.
 
     Example:
 
@@ -101,9 +102,18 @@ def publish(folder: Path, write: Callable[[Path], None], keep: int = 3) -> Path:
 
 
 def versions(folder: Path) -> list[int]:
-    """Lists the versions in a folder, ascending; empty if there is no such folder.
+    """Lists the versions in a folder.
 
     Versions are the subfolders named by a number without leading zeros, as `publish` writes it.
+
+    Args:
+        folder: Path. The folder `NAME`; it need not exist.
+
+    Returns:
+        list of int. The versions, ascending; empty if the folder does not exist.
+
+    Raises:
+        NotADirectoryError: If `folder` is a file.
     """
     if not folder.exists():
         return []
@@ -117,8 +127,8 @@ def versions(folder: Path) -> list[int]:
 def _next_number(folder: Path) -> int:
     """Returns one more than the largest number among the names.
 
-    Files and names like `007` count, for the server reads those, too. Renaming to a number that is
-    taken would replace an empty folder without an error.
+    Files and names like `007` count, because the server reads those, too. Renaming to a number that
+    is taken would replace an empty folder without an error.
     """
     limit = 2**63  # The server reads int64, and skips what is larger.
     numbers = [int(p.name) for p in folder.iterdir() if re.fullmatch("[0-9]+", p.name)]
@@ -136,38 +146,41 @@ def _next_number(folder: Path) -> int:
 
 @contextmanager
 def locked(folder: Path, keep_file: bool = True) -> Iterator[None]:
-    """Makes this the only process and thread that has this folder locked; makes the folder, too.
+    """Locks a folder against other processes and threads; makes the folder if it does not exist.
 
     In a folder of versions, only the holder of the lock numbers, renames or deletes them.
 
     Args:
-        folder: The folder.
-        keep_file: Whether the file `.lock` stays in the folder afterwards. Defaults to True.
+        folder: Path. The folder.
+        keep_file: bool. Whether the file `.lock` stays in the folder afterwards. Defaults to True.
+
+    Yields:
+        None, while the folder is locked.
     """
     lock = _file_lock(folder / LOCK)
     while not lock.is_locked:
         folder.mkdir(parents=True, exist_ok=True)
-        # A publisher that fails removes the folder that it has made, even if another waits here.
+        # A publisher that fails removes a folder that it made, even if another is waiting here.
         with suppress(FileNotFoundError):
             lock.acquire()
     try:
         yield
     finally:
         if not keep_file:
-            # Whoever waits for a lock file that is gone makes a new one.
+            # A process that waits for the removed lock file makes a new one.
             _unlink_if_possible(folder / LOCK)
         lock.release()
 
 
 def _file_lock(path: Path) -> BaseFileLock:
-    """A lock, not yet acquired, that excludes other processes and the threads of this one."""
+    """Returns a lock, not yet acquired, that excludes other processes and threads."""
     return FileLock(path, poll_interval=POLL_INTERVAL)
 
 
 def _unlink_if_possible(path: Path) -> None:
     """Deletes a lock file, unless the system is Windows and the file is open.
 
-    There, whoever has it open deletes it: filelock does so when it releases a lock.
+    On Windows filelock deletes the file when its holder releases the lock.
     """
     with suppress(OSError):
         path.unlink(missing_ok=True)
@@ -179,13 +192,13 @@ def _making(folder: Path) -> Iterator[Path]:
     temporary = folder / f"{MAKING}{uuid.uuid4().hex}"
     owner = _owner(temporary)
     with ExitStack() as at_end:
-        # The others look for owners only while they have the lock, so none finds it half made.
+        # Others look for owners only while they hold the lock, so none sees one half made.
         with locked(folder):
             _remove_leftovers(folder)
             at_end.callback(_unlink_if_possible, owner)
             at_end.enter_context(_file_lock(owner))
             at_end.callback(shutil.rmtree, temporary, ignore_errors=True)
-            temporary.mkdir()  # Not by tempfile, whose folders only their user can read.
+            temporary.mkdir()  # Not with tempfile: only the user could read its folders.
         yield temporary
 
 
@@ -193,7 +206,13 @@ def _making(folder: Path) -> Iterator[Path]:
 def new_folders(folder: Path) -> Iterator[list[Path]]:
     """Yields the folders among `folder` and its parents that do not exist yet.
 
-    After an exception it removes those that were made meanwhile, unless something is in them.
+    If an exception passes, those that were made meanwhile are removed, unless they hold files.
+
+    Args:
+        folder: Path. The folder.
+
+    Yields:
+        list of Path. The missing folders, the deepest first.
     """
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
@@ -210,12 +229,12 @@ def new_folders(folder: Path) -> Iterator[list[Path]]:
 
 
 def _owner(path: Path) -> Path:
-    """The file that the publisher at work in `.tmp-<unique>` has locked."""
+    """Returns the file that the publisher working in `.tmp-<unique>` has locked."""
     return path if path.suffix == LOCK else path.with_name(path.name + LOCK)
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether the publisher of `.tmp-<unique>` is dead; then its lock file is deleted."""
+    """Returns whether the publisher of `.tmp-<unique>` is dead; if so, deletes its lock file."""
     owner = _owner(path)
     if not owner.exists():
         return True
@@ -231,7 +250,7 @@ def _is_abandoned(path: Path) -> bool:
 
 
 def _prune(folder: Path, keep: int) -> None:
-    """Takes all but the newest versions out of the readers' sight, for good."""
+    """Renames all but the newest versions so that readers no longer find them."""
     old = versions(folder)[:-keep]
     for version in old:
         path = folder / str(version)
@@ -242,7 +261,7 @@ def _prune(folder: Path, keep: int) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Deletes what was pruned, and what publishers that died have left."""
+    """Deletes pruned versions, and what dead publishers left."""
     for path in list(folder.iterdir()):
         with _failing_with_a_warning(path):
             if path.name.startswith(DELETING) or (
@@ -266,11 +285,11 @@ def _failing_with_a_warning(path: Path) -> Iterator[None]:
         )
 
 
-# === Writing through to the disk ===
+# === Flushing to the disk ===
 
 
 def _sync_tree(path: Path) -> None:
-    """Writes a file, or a folder and all in it, to the disk. Links are not followed."""
+    """Flushes a file, or a folder and its content, to the disk. Links are not followed."""
     mode = path.lstat().st_mode
     if stat.S_ISDIR(mode):
         for child in path.iterdir():

@@ -1,4 +1,4 @@
-"""The shipped presets, and where the preset of a name, folder or address is."""
+"""Lists the shipped presets, and finds a preset by its name, folder or address."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ FOLDERS = (PACKAGE / "saved_models", PACKAGE.parent / "saved_models")
 
 
 def list_presets() -> list[str]:
-    """Lists the names that `from_preset` knows. TensorFlow is not imported.
+    """Lists the names that `from_preset` knows, without importing TensorFlow.
+
+    Returns:
+        list of str. The names, in alphabetical order.
 
     Raises:
         RuntimeError: If tfmeta was installed without its presets.
@@ -39,11 +42,11 @@ def find(preset: str | os.PathLike[str], refresh: bool = False) -> Path:
     """Finds the folder of a preset; downloads it if it is an address.
 
     Args:
-        preset: A name, a folder or an address; see `tfmeta.from_preset`.
-        refresh: Whether to download again what the cache has. Defaults to False.
+        preset: str or path. A name, a folder or an address; see `tfmeta.from_preset`.
+        refresh: bool. Whether to download an address even if the cache has it. Defaults to False.
 
     Returns:
-        The folder. Its files are not checked yet.
+        Path. The folder. The files of a preset that was not downloaded are not checked yet.
 
     Raises:
         ValueError: If there is no such preset, or it cannot be downloaded.

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import pydantic
 
-# Sections whose options pydantic chooses by a tag, which it then puts into the path of an error.
+# pydantic chooses the options of these sections by a tag, which it adds to the path of an error.
 TAGGED = ("data", "network", "learner", "inner_rule")
 
 
 def sentence(error: pydantic.ValidationError) -> str:
-    """Returns the first of the errors, as in "training: epochs must be an integer > 0; got 0."
+    """Returns the first error, as in "training: epochs must be an integer > 0; got 0."
 
     Args:
-        error: What a section's validation raised.
+        error: pydantic.ValidationError. The error of a recipe or of one of its sections.
 
     Returns:
-        The path of the key, what was expected, and what was given.
+        str. The path of the key, what was expected, and what was given.
     """
     first = error.errors()[0]
     path: list[str] = []
