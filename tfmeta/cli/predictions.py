@@ -44,7 +44,7 @@ def write(
         records: list[dict[str, Any]] = [{"values": [number(text) for text in row]} for row in rows]
     else:
         measure = "score" if output_kind == "scores" else "probability"
-        # Of equal ones the first, as `argmax` has it.
+        # Ties go to the first class, as with `argmax`.
         best = np.argsort(-flat, axis=1, kind="stable")[:, :top_k]
         pairs = [
             [(class_names[k], f"{row[k]:.4f}") for k in ks]
@@ -63,7 +63,7 @@ def write(
 
 
 def number(text: str) -> float | None:
-    """Returns a printed number as JSON has it: None if it is not finite.
+    """Returns a printed number as a value for JSON: None if it is not finite.
 
     Args:
         text: str. The number.

@@ -42,7 +42,7 @@ def publish(
     served = learner.with_batch_norm(mode) if mode else learner
     target = output.expanduser().absolute()
     target.parent.mkdir(parents=True, exist_ok=True)
-    # All is built beside, and then renamed: there is never half a preset.
+    # Build in a temporary folder, then rename, so that a preset is never incomplete.
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
         preset = Path(temporary) / "preset"
         preset_files.save(learner, preset, about.image_format, about.recipe)

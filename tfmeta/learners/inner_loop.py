@@ -101,12 +101,12 @@ class InnerLoopLearner(MetaLearner):
     # === Building ===
 
     def build_if_possible(self) -> None:
-        """Builds the learner if its networks are; to be called at the constructor's end."""
+        """Builds the learner if its networks are built; call it at the end of the constructor."""
         if self.networks_are_built():
             self.build(None)
 
     def build(self, input_shape: Any) -> None:
-        """Builds what is not built; `input_shape` is that of the inputs, or None if all is."""
+        """Builds the networks and the rule; `input_shape` may be None if the networks are built."""
         if input_shape is not None:
             self._remember_example_shape(input_shape["support_x"][2:])
         if not self.networks_are_built():
@@ -150,7 +150,7 @@ class InnerLoopLearner(MetaLearner):
         training: bool = False,
         n_way: tf.Tensor | None = None,
     ) -> State:
-        """Takes the inner steps: the task's weights. See `MetaLearner.adapt_task`."""
+        """Takes the inner steps; returns the task's weights. See `MetaLearner.adapt_task`."""
         support = Support(support_x, support_y, support_mask)
         steps = self.inner_steps if training else self.test_inner_steps
         *_, state = self.descend(support, steps, training, self.first_order)
@@ -254,7 +254,7 @@ class InnerLoopLearner(MetaLearner):
         return {"trainable": trainable, "non_trainable": non_trainable}, memory
 
     def start_weights(self) -> tuple[list[Any], list[bool]]:
-        """Returns what a task's weights start from, and which of them adapt."""
+        """Returns the values that a task's weights start from, and which of them adapt."""
         fixed = {id(v) for layer in batch_norm_layers(self.network) for v in layer.variables}
         weights = self.network.trainable_variables
         return weights, [id(w) not in fixed for w in weights]
@@ -306,15 +306,15 @@ class InnerLoopLearner(MetaLearner):
 
     @property
     def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """The kind of outputs that the inner loss compares with labels; values if it takes none."""
+        """The kind of outputs that the inner loss takes: logits, scores or values."""
         if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy):
             return "logits" if self.inner_loss.from_logits else "scores"
-        # Keras's function, for which the name stands, takes probabilities, too.
+        # The name resolves to Keras's function, which also takes probabilities.
         of_classes = self.inner_loss is keras.losses.sparse_categorical_crossentropy
         return "scores" if of_classes else "values"
 
     def default_loss(self) -> keras.losses.Loss:
-        """Returns the published loss, from logits or from probabilities as the inner loss is."""
+        """Returns the published loss, which takes logits or probabilities, like the inner loss."""
         return keras.losses.SparseCategoricalCrossentropy(from_logits=self.output_kind != "scores")
 
     def input_network(self) -> keras.Model | None:
@@ -341,7 +341,7 @@ class InnerLoopLearner(MetaLearner):
         return copy_with_values(self.network, state["trainable"], state["non_trainable"])
 
     def variables_of_predict(self) -> list[keras.Variable]:
-        """Returns none: the state holds the values of all of the network's."""
+        """Returns an empty list: the state holds the values of all variables of the network."""
         return []
 
     def get_config(self) -> dict[str, Any]:

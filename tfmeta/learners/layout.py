@@ -1,4 +1,4 @@
-"""How a nesting of tensors lies in a few flat ones."""
+"""The layout of a nesting of tensors within a few flat tensors."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import tensorflow as tf
 class Layout:
     """Packs a nesting of tensors into one flat tensor per dtype, and unpacks it.
 
-    Many variables take longer to create than a task to learn: 21 ms for the 18 of a Conv4
-    (docs/performance.md).
+    Creating many variables can take longer than learning a task: 21 ms for the 18 variables of a
+    Conv4 (docs/performance.md).
 
     Args:
         structure: nesting of keras.KerasTensor. One for each tensor.
@@ -27,12 +27,12 @@ class Layout:
         self._places: dict[str, list[int]] = {}
         for place, leaf in enumerate(self._leaves):
             self._places.setdefault(leaf.dtype, []).append(place)
-        # Equal for layouts that are equal.
+        # Equal layouts have equal keys.
         self.key = str(keras.tree.map_structure(lambda x: f"{x.dtype} {x.shape}", structure))
 
     @classmethod
     def of(cls, values: Any) -> Layout:
-        """Makes the layout of these tensors."""
+        """Makes the layout of a nesting of tensors."""
         return cls(
             keras.tree.map_structure(lambda x: keras.KerasTensor(x.shape, x.dtype.name), values)
         )
@@ -43,7 +43,7 @@ class Layout:
 
     def pack(self, values: Any) -> list[np.ndarray]:
         """Returns the flat values, in the order of `sizes()`."""
-        # With NumPy, for each of a score of eager operations takes longer than all of the copying.
+        # Use NumPy: some 20 eager operations would take longer than the copying.
         leaves = keras.tree.flatten(values)
         return [
             np.concatenate([np.ravel(leaves[place]) for place in places])

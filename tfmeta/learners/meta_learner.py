@@ -104,7 +104,7 @@ class MetaLearner(MetaTraining):
     def adapt(
         self, support_x: Any, support_y: Any, class_names: Sequence[str] | None = None
     ) -> keras.Model:
-        """Learns one task, for good: returns an ordinary Keras model for it.
+        """Adapts to one task and returns a standalone Keras model.
 
         With `batch_norm="transductive"` the returned model normalises each batch that it predicts
         by the batch's own statistics: call `predict` with a `batch_size` that holds all queries.

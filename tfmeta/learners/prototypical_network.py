@@ -87,7 +87,7 @@ class PrototypicalNetwork(MetricLearner):
         """Returns logits by distance. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
         logits = self._logits(flat(features), state["prototypes"])
-        # A class without examples is never predicted. Half precision ends before -1e9.
+        # A class without examples is never predicted. float16 cannot represent -1e9.
         lowest = tf.cast(max(-1e9, logits.dtype.min), logits.dtype)
         return tf.where(state["is_missing"] > 0, lowest, logits)
 

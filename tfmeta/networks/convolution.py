@@ -1,4 +1,4 @@
-"""Convolutions inside an episode: from patches where that is faster."""
+"""Convolutions inside an episode: computed from patches if that is faster."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from tfmeta import keras_internals, ops
 from tfmeta.networks.episode import current_episode
 from tfmeta.threads import only_cpu
 
-# Convolutions are computed from patches if these stay in a core's own cache, as they come to be
-# read several times; beyond that, TensorFlow's kernels are faster (docs/performance.md).
+# Convolutions are computed from patches if these fit into a core's own cache, because they are
+# read several times. For larger ones TensorFlow's kernels are faster (docs/performance.md).
 MOST_PATCH_BYTES = 2**20
 
-# Before batch norm, a convolution whose kernel has so few rows for its filters, and patches of no
-# more than so many bytes, is normalised by its kernel, with no pass over its result.
+# Before batch norm, a convolution is normalised through its kernel, without a pass over its result,
+# if the kernel has at most this many rows per filter and the patches have at most this many bytes.
 MOST_ROWS_PER_FILTER = 1 / 4
 MOST_BYTES_TO_NORMALISE = 2**24
 
 
 class Convolution(NamedTuple):
-    """The result of a convolution, and what it was made from."""
+    """The result of a convolution, with its inputs, kernel and options."""
 
-    outputs: tf.Tensor  # kept, for its `id` is the key by which batch norm finds this
+    outputs: tf.Tensor  # kept because batch norm finds this convolution by its `id`
     inputs: tf.Tensor
     kernel: tf.Tensor
     options: tuple[Any, ...]
@@ -33,7 +33,7 @@ class Convolution(NamedTuple):
     def normalized(
         self, layer: keras.layers.BatchNormalization
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Returns what `layer` makes of the result by its own statistics, and these."""
+        """Normalises the result by its own statistics; returns it with its mean and variance."""
         outputs, mean, variance = ops.normalized_product(
             ops.patches(self.inputs, self.kernel.shape[:2], *self.options),
             tf.reshape(self.kernel, [-1, self.kernel.shape[-1]]),
@@ -45,7 +45,7 @@ class Convolution(NamedTuple):
 
 
 def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
-    """Makes a convolution for a layer that is Keras's own outside of an episode."""
+    """Makes a layer's convolution; outside of an episode it is Keras's own."""
 
     def convolve(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
         episode = current_episode()
@@ -60,13 +60,13 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
             return episode.pairs.convolved(kernel, convolve)
         options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
         kernel = tf.convert_to_tensor(kernel)
-        # No patches at all: an image too small, about which Keras raises an error.
+        # Size 0: the image is too small; Keras raises the error.
         size = ops.patches_size(inputs, layer.kernel_size, *options)
         if 0 < size <= MOST_PATCH_BYTES:
             outputs = ops.conv2d(inputs, kernel, *options)
         else:
             outputs = keras_internals.own_convolution(layer, inputs, kernel)
-        # If batch norm makes its own from this, the result is left unused: a graph drops it.
+        # If batch norm recomputes this, the result is unused and the graph prunes it.
         if (
             math.prod(kernel.shape[:3]) <= MOST_ROWS_PER_FILTER * kernel.shape[3]
             and 0 < size <= MOST_BYTES_TO_NORMALISE

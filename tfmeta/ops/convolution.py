@@ -57,7 +57,7 @@ def patches(
     padding: Literal["same", "valid"] = "valid",
     dilation_rate: Sequence[int] = (1, 1),
 ) -> tf.Tensor:
-    """Gathers what a kernel sees at each of its places; zeros outside of the image.
+    """Gathers the pixels that a kernel sees at each of its places; zeros outside of the image.
 
     Args:
         inputs: tf.Tensor `[N, height, width, channels]`, all static.
@@ -109,7 +109,7 @@ def patches_size(
 
 
 class _Taps(NamedTuple):
-    """The pixels of an image that the kernel's taps see, and the other way round; -1 is none."""
+    """The pixels that a kernel's taps see, and the taps that see a pixel; -1 means none."""
 
     seen: np.ndarray  # [places · taps]: the pixel, unless it is outside of the image
     seen_by: np.ndarray  # [times, pixels]: a pixel's first place and tap, its second, …
@@ -180,7 +180,7 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     n_taps = taps.seen.size
 
     def rows(x: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
-        # What is no row gives zeros.
+        # An index of -1 gives zeros.
         return tf.gather_nd(tf.reshape(x, [-1, channels]), indices, bad_indices_policy="IGNORE")
 
     @tf.custom_gradient
@@ -190,13 +190,13 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
-        """Transposes `gather`: sums up each pixel over the places that it appears in."""
+        """Transposes `gather`: sums, for each pixel, over the places that see it."""
         often = np.mean(taps.seen_by >= 0, axis=1) >= 1 / 2
         if np.sum(~often) < 2:
             often[:] = True
         terms = [rows(patches, _of_all_images(i, n, n_taps)) for i in taps.seen_by[often]]
         if not np.all(often):
-            # With stride 2, a quarter of the pixels has further terms: added up without the others.
+            # With stride 2, only a quarter of the pixels have more terms; add these separately.
             rest = taps.seen_by[~often]
             few = np.flatnonzero(rest[0] >= 0)
             sums = tf.add_n([rows(patches, _of_all_images(i[few], n, n_taps)) for i in rest])

@@ -72,7 +72,7 @@ def normalized_product(
     """
     means = tf.reduce_mean(x, axis=0, keepdims=True)
     centred = x - means
-    # In float64, for the variance may be a small rest of large parts; these matrices are small.
+    # Use float64: the variance may be a small difference of large terms.
     columns, weights = tf.cast(centred, tf.float64), tf.cast(kernel, tf.float64)
     n_rows = tf.cast(tf.shape(x)[0], tf.float64)
     covariance = tf.matmul(columns, columns, transpose_a=True) / n_rows
@@ -81,7 +81,7 @@ def normalized_product(
     factor = factor if scale is None else factor * scale
     normalized = kernel * factor
     if offset is not None:
-        # As one more column of ones, it costs no pass over the product either.
+        # As another column of the product, the offset costs no extra pass over the result.
         centred = tf.concat([centred, tf.ones_like(centred[:, :1])], axis=1)
         normalized = tf.concat([normalized, offset[None]], axis=0)
     outputs = tf.matmul(centred, normalized)
@@ -92,8 +92,8 @@ def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
     """Normalises images. With ŷ = (x − μ) r, n rows, and ⟨·⟩ the mean over them:
 
     - backward, from g: to x, r (g − ⟨g⟩ − ⟨g ŷ⟩ ŷ); to the offset, n ⟨g⟩;
-    - backward of that, from u and v, where A(g) is what goes to x above: to g, A(u) + v, for A is
-      its own transpose; to x, −r (⟨g ŷ⟩ A(u) + ⟨u ŷ⟩ A(g) + ⟨u A(g)⟩ ŷ).
+    - backward of that, from u and v: to g, A(u) + v; to x, −r (⟨g ŷ⟩ A(u) + ⟨u ŷ⟩ A(g) +
+      ⟨u A(g)⟩ ŷ). Here A(g) is the gradient to x above, and A is its own transpose.
     """
     kernels = (_Fused if x.dtype == tf.float32 else _Plain)(epsilon)
     n_channels = x.shape[-1]
@@ -142,7 +142,7 @@ class _Fused:
         return keras_internals.fused_batch_norm_gradient(g, x, saved, self.epsilon)
 
     def scale(self, saved: Any, n_rows: tf.Tensor) -> tf.Tensor:
-        # The kernel gives the unbiased variance, which it takes for that of n - 1 ≥ 1 rows.
+        # The kernel's variance is unbiased (divisor n − 1).
         variance = saved.batch_variance * ((n_rows - 1) / n_rows)
         return tf.math.rsqrt(variance + self.epsilon)
 

@@ -53,7 +53,7 @@ class Training(Options):
     """Seed of the initial weights and of the episodes."""
 
 
-# Written as a list.
+# A YAML list, stored as a tuple.
 T = TypeVar("T")
 Settings = Annotated[tuple[T, ...], Field(strict=False), BeforeValidator(_check_is_list)]
 

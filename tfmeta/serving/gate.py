@@ -180,8 +180,8 @@ def _check_single_queries(
         servable.answer(request.with_inputs({query_name: queries[:, i : i + 1]}), "a single query")
         for i in range(queries.shape[1])
     ]
-    # The task's weights are the same bit for bit: only the kernels of the query's way may differ,
-    # so no inner step enlarges what half precision rounds, and float32 is moved.
+    # The adapted weights are identical, so only the query kernels can differ. No inner step
+    # enlarges the rounding of half precision, so the slack is measured with float32.
     slack = measured_slack(servable, request, answer, "query_x", "float32")
     largest = 0.0
     for key, together in answer.items():
@@ -206,7 +206,7 @@ def _check_padding(servable: LoadedServable, request: Request, answer: Answer, w
     )
     largest = 0.0
     for key in answer:
-        # Both are of one size, so the same kernels add exact zeros for padding: no slack.
+        # Both have the same size, so the same kernels add exact zeros for padding: no slack.
         found = difference(
             f"{what}{key} of a task with one and with other {PADDING}",
             padded[key],

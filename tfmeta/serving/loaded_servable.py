@@ -1,4 +1,4 @@
-"""A version of a servable, loaded from disk to be asked."""
+"""A servable version loaded from disk for queries."""
 
 from __future__ import annotations
 

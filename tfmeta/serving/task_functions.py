@@ -20,13 +20,13 @@ SMALL_TASKS = ((6, 2), (7, 3))
 
 
 class TaskState(NamedTuple):
-    """The tensors that a learner knows a task by.
+    """The state tensors of a task.
 
     Attributes:
         specs: dict of `tf.TensorSpec` by name. The tensors of one task, without a dimension of
             tasks. A size is None if the task decides it.
         equal_sizes: list of groups. The dimensions in a group, each the name of a tensor and its
-            axis in a request (where axis 0 counts tasks), have the same size in every task.
+            axis in a request (axis 0 counts tasks), have the same size in every task.
     """
 
     specs: dict[str, tf.TensorSpec]
@@ -123,7 +123,7 @@ def _measure_state(
     task_specs: Mapping[str, tf.TensorSpec],
     n_outputs: int | None,
 ) -> TaskState:
-    """Compares the states of two small tasks to find the sizes that a task decides.
+    """Compares the states of two small tasks to find the sizes that vary from task to task.
 
     The trace alone does not tell: all its sizes that follow from the support set are unknown, and
     it does not say which of them are always equal.

@@ -16,7 +16,7 @@ from tfmeta.files import replacing, write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.training.run_folder import BEST, CHECKPOINT, HISTORY
 
-# More than an epoch's draws of a seed.
+# More than the random draws of one epoch.
 EPOCH_STRIDE = 1 << 40
 
 
