@@ -60,7 +60,7 @@ __all__ = [
     "testing",
 ]
 
-# The modules of the public names. What is public and not here is a learner or a module.
+# The modules of the public names. All other public names are learners or modules.
 _MODULES = {
     "Evaluation": "tfmeta.evaluation",
     "configure_threads": "tfmeta.threads",
@@ -86,16 +86,16 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """Lists the public names, too, that were not used yet."""
+    """Lists all public names, including those that were not imported yet."""
     return sorted({*globals(), *__all__, *_SUBMODULES})
 
 
 def _is_command_line() -> bool:
     """Tells whether this process is `tfmeta …` or `python -m tfmeta …`.
 
-    While Python looks for the module that `-m` names, which imports this package, `sys.argv[0]` is
-    "-m" and nothing but `sys.orig_argv` has its name: before the module's own arguments. The
-    installed command is a script of the name `tfmeta`, or `tfmeta.exe` on Windows.
+    With `-m`, Python imports this package while it looks for the module. At that time `sys.argv[0]`
+    is "-m", and only `sys.orig_argv` has the module's name, before the module's own arguments. The
+    installed command is a script named `tfmeta`, or `tfmeta.exe` on Windows.
     """
     program, *arguments = sys.argv or [""]
     if program == "-m":
@@ -104,7 +104,7 @@ def _is_command_line() -> bool:
     return Path(program).stem == "tfmeta"
 
 
-# The command line answers `tfmeta --help`, or a typo, without the seconds that TensorFlow takes;
-# its commands import what they use. Everywhere else the learners are registered with Keras now.
+# The command line must answer `tfmeta --help` or a typo without waiting seconds for TensorFlow; its
+# commands import what they use. All other processes register the learners with Keras now.
 if not _is_command_line():
     importlib.import_module("tfmeta.learners")

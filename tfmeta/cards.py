@@ -22,10 +22,10 @@ BEGIN, END = "<!-- measured: written by a command -->", "<!-- end of measured --
 
 
 def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[str]] = ()) -> None:
-    """Writes the measured results into a model's card, and draws the adaptation curve anew.
+    """Writes the measured results into a model's card, and redraws the adaptation curve.
 
     Args:
-        folder: str or path. The model's folder. Its `README.md` has two marks, and what is between
+        folder: str or path. The model's folder. Its `README.md` has two marks, and the text between
             them is replaced; without the marks, the results are added at the end.
         runs: sequence of str or path. Run folders of the model's recipe, whose evaluations and
             pictures are copied: first the run whose weights are published, then those of other
@@ -46,7 +46,7 @@ def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[
 
 
 def replace_measured(page: Path, content: str) -> None:
-    """Replaces what is between the two marks of a page, or adds it at the end.
+    """Replaces the text between the two marks of a page, or adds it at the end.
 
     Args:
         page: Path. A Markdown file.
@@ -160,8 +160,8 @@ def _copy_results(folder: Path, runs: Sequence[Path]) -> None:
         report = Report.read(run / EVALUATION)
         report.write(folder / f"evaluation_seed_{report.seed}.json")
     for path in _pictures(runs[0]):
-        # This picture shows examples of the data, which we may not have the right to publish.
-        # It is copied only over one that somebody has put there.
+        # This picture shows examples of the data, which we may not have the right to publish. So
+        # it is copied only if the folder already has such a picture.
         if path.name != "episodes.png" or (folder / path.name).exists():
             shutil.copy(path, folder / path.name)
 
@@ -180,7 +180,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 
 def _results(report: Report) -> list[str]:
-    """Returns a table with a row per setting or, if it was measured, per number of inner steps.
+    """Returns a table with a row per number of inner steps if measured, else per setting.
 
     The learner's own number of steps, after which the mean was measured, always has a row.
     """
@@ -214,12 +214,12 @@ def setting(evaluation: Evaluation) -> str:
 
 
 def cell(estimate: Estimate, metric: str) -> str:
-    """Returns an estimate as it stands in a table: accuracies in %."""
+    """Returns an estimate as text for a table; accuracies are in %."""
     if not estimate.is_finite:
         return "not finite"
     if metric == "accuracy":
         return f"{100 * estimate.mean:.2f} ± {100 * estimate.ci95:.2f}"
-    # If a few tasks diverge, only the order of magnitude means anything.
+    # If a few tasks diverge, only the order of magnitude is meaningful.
     form = ".4f" if estimate.mean < 1000 else ".1e"
     return f"{estimate.mean:{form}} ± {estimate.ci95:{form}}"
 

@@ -58,7 +58,7 @@ def evaluate(
     if inner_steps is not None and inner_steps < 0:
         raise ValueError(f"inner_steps must be at least 0; got {inner_steps}.")
 
-    # Like Keras's own functions without AutoGraph, which would bury an error in its traceback.
+    # Without AutoGraph, as in Keras: its traceback would bury an error.
     @tf.function(reduce_retracing=True, autograph=False)
     def predict(inputs: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor | None]:
         predictions = learner(inputs, training=False)
@@ -95,7 +95,7 @@ def evaluate(
 
 
 def _targets(metric: str, query_y: np.ndarray, shape: Sequence[int]) -> np.ndarray:
-    """Checks targets, and gives those of one value the predictions' last dimension."""
+    """Checks targets, and adds the last dimension of predictions to targets of one value."""
     if metric == "accuracy":
         expected = tuple(shape[:-1])
     else:

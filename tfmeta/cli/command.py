@@ -1,4 +1,4 @@
-"""Calls of commands: `--debug`, one line for an error or a warning, and the exit code."""
+"""Runs commands: adds `--debug`, prints errors and warnings in one line, sets the exit code."""
 
 from __future__ import annotations
 
@@ -39,12 +39,12 @@ def add(app: typer.Typer, name: str, function: Callable[..., None]) -> None:
 
 
 def call(function: Callable[..., None], arguments: dict[str, Any], debug: bool) -> None:
-    """Runs a command's function; tells an error in one line.
+    """Runs a command's function; prints an error in one line.
 
     Args:
         function: Callable. The function.
         arguments: dict. Its arguments by name.
-        debug: bool. Whether to let an error pass, for its traceback.
+        debug: bool. Whether to raise an error, which shows its traceback.
 
     Raises:
         typer.Exit: After an error (1) or an interrupt (130).
@@ -66,12 +66,12 @@ def call(function: Callable[..., None], arguments: dict[str, Any], debug: bool) 
 
 
 def _show(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Prints a warning as `warn` does: without the line of code that it comes from."""
+    """Prints a warning with `warn`, without the line of code that raised it."""
     warn(" ".join(str(message).split()))
 
 
 def in_one_line(error: Exception) -> str:
-    """Returns what an error says, without line breaks or an error number.
+    """Returns an error's message, without line breaks or an error number.
 
     Args:
         error: Exception. The error.

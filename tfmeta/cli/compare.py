@@ -1,4 +1,4 @@
-"""`tfmeta compare` and `tfmeta plot`: several runs beside each other."""
+"""`tfmeta compare` and `tfmeta plot`: several runs side by side."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def compare(
 
 
 def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
-    """Returns names, with the source behind each that occurs more than once.
+    """Returns the names; adds the source to each name that occurs more than once.
 
     Args:
         named: Sequence of (name, source).
@@ -72,7 +72,7 @@ def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def across_seeds(evaluations: Sequence[dict[str, Any]], setting: str) -> str:
-    """Returns the result of one run, or the mean and half of the range of several.
+    """Returns the result of one run, or the mean and half the range of several runs.
 
     Args:
         evaluations: Sequence of dict. The evaluations of the runs.

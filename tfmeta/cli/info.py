@@ -64,7 +64,7 @@ def info(source: Source) -> None:
 
 
 def in_a_line(options: dict[str, Any] | None) -> str | None:
-    """Returns options as text; None for None.
+    """Returns options in one line of text; None if there are none.
 
     Args:
         options: dict, or None.

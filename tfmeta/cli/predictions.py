@@ -1,4 +1,4 @@
-"""How `tfmeta predict` prints predictions."""
+"""Prints the predictions of `tfmeta predict`."""
 
 from __future__ import annotations
 

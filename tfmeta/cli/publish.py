@@ -1,4 +1,4 @@
-"""`tfmeta publish`, `card` and `zoo`: what makes a run a preset of the zoo."""
+"""`tfmeta publish`, `card` and `zoo`: turn a run into a preset of the zoo."""
 
 from __future__ import annotations
 

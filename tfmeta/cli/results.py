@@ -1,4 +1,4 @@
-"""How evaluations are shown: those just measured, and those in files."""
+"""Shows evaluations, just measured or read from files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def print_report(report: Report) -> None:
-    """Prints what was measured in each setting.
+    """Prints the results of each setting.
 
     Args:
         report: Report. What `training.measure` returned.
@@ -92,7 +92,7 @@ def in_numbers(mean: float | None, interval: float | None, metric: str) -> str:
 
     Args:
         mean: float, or None if it is not finite.
-        interval: float, or None likewise.
+        interval: float or None. The half-interval; None if it is not finite.
         metric: str. `"accuracy"`, a share of 1, is shown in percent; others as they are.
 
     Example:
@@ -104,6 +104,6 @@ def in_numbers(mean: float | None, interval: float | None, metric: str) -> str:
         return "not finite"
     if metric == "accuracy":
         return f"{100 * mean:.2f} ± {100 * interval:.2f} %"
-    # If a few tasks diverge, only the order of magnitude means anything.
+    # If a few tasks diverge, only the order of magnitude is meaningful.
     form = ".4f" if mean < 1000 else ".1e"
     return f"{metric.upper()} {mean:{form}} ± {interval:{form}}"

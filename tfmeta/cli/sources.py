@@ -1,6 +1,6 @@
-"""Runs and presets: what commands call SOURCE, where it is, and what is in it.
+"""Finds and reads runs and presets, which the commands call SOURCE.
 
-Other modules of the command line look runs and presets up here only.
+All other modules of the command line look up runs and presets here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from tfmeta.networks import BatchNorm
     from tfmeta.recipes import Recipe
 
-# Files of a run folder. `tfmeta.training` writes them, and cannot be imported without TensorFlow.
+# Files of a run folder, repeated because importing `tfmeta.training` would import TensorFlow.
 RUN_LEARNER, RUN_RECIPE, RUN_DETAILS = "best.keras", "recipe.yaml", "run.json"
-# In a run folder and, if its run had one, in a preset.
+# A run folder has this file; a preset has it if its run had it.
 EVALUATION = "evaluation.json"
 
 
 class Source(NamedTuple):
-    """Where a learner is: the folder of a run or of a preset."""
+    """The folder of a run or of a preset."""
 
     folder: Path
     is_run: bool
@@ -111,7 +111,7 @@ def open_learner(source: Source, batch_norm: BatchNorm | None = None) -> tuple[M
         batch_norm: str. The mode of batch norm. Defaults to None: the learner's own.
 
     Returns:
-        The learner, and what is known about it.
+        The learner, and the facts about it.
 
     Raises:
         ValueError: If a file is broken, or the learner does not know the mode.

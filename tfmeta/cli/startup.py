@@ -1,4 +1,4 @@
-"""The start of TensorFlow, which commands put off until they need it."""
+"""Starts TensorFlow, which commands put off until they need it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables on a terminal, and tab-separated lines into a pipe."""
+"""Prints tables to a terminal, or tab-separated lines into a pipe."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def print_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
     table = Table(box=box.SIMPLE_HEAD)
     for i, name in enumerate(head):
-        # A name is to be copied: it is not wrapped.
+        # Names are not wrapped, so that they can be copied.
         table.add_column(name, no_wrap=i == 0)
     for row in rows:
         table.add_row(*row)

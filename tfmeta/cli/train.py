@@ -33,7 +33,7 @@ def train(
     """
     from tfmeta.recipes import Recipe
 
-    # Before TensorFlow starts: a mistake in the recipe is told at once.
+    # Read the recipe before TensorFlow starts, to report a mistake in it at once.
     chosen = Recipe.load(recipe)
     given = {"epochs": epochs, "seed": seed}
     changes = {name: value for name, value in given.items() if value is not None}

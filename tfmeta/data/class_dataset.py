@@ -92,7 +92,7 @@ class ClassDataset:
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
             raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
         if x.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # Overflow gives infinities, refused below.
+            with np.errstate(over="ignore"):  # Infinities are refused below.
                 x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError(
@@ -132,7 +132,7 @@ class ClassDataset:
         )
 
     def subset(self, class_names: Sequence[str], **source: Any) -> ClassDataset:
-        """Makes the data set of these classes alone.
+        """Makes a data set of only these classes.
 
         Args:
             class_names: sequence of str. Names of classes, each in this data set.
@@ -155,7 +155,7 @@ class ClassDataset:
         )
 
     def drop_small_classes(self, n_examples: int) -> ClassDataset:
-        """Makes the data set of the classes with enough examples.
+        """Makes a data set of only the classes with enough examples.
 
         Args:
             n_examples: int. The smallest number of examples of a class to keep.
@@ -181,7 +181,7 @@ class ClassDataset:
         """Makes an endless data set of meta-batches of episodes, for `fit`.
 
         Episode `index` is a pure function of (seed, index), whatever the meta-batch size, machine
-        or point of resumption. Each episode draws its classes and their labels anew. Its rows are
+        or point of resumption. Each episode draws new classes and labels. Its rows are
         in random order, and no example occurs twice in it.
 
         Args:

@@ -1,4 +1,4 @@
-"""Drawing of classification episodes: which classes, and which rows of their examples."""
+"""Draws classification episodes: their classes, and the rows of their examples."""
 
 from __future__ import annotations
 

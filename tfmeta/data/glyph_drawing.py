@@ -1,4 +1,4 @@
-"""Choosing and drawing the characters of the glyph data set.
+"""Chooses and draws the characters of the glyph data set.
 
 The characters of many scripts are drawn in those font faces of matplotlib's that have them.
 Characters that look alike (Latin A, Greek Α, Cyrillic А; o, O, 0) are one class, found by comparing
@@ -19,11 +19,11 @@ from scipy.ndimage import rotate
 
 IMAGE_SIZE = 28
 IMAGES_PER_CLASS = 20
-# Ink stays inside this box, so that one pixel of paper is left on every side.
+# Ink stays inside this box, which leaves one pixel of paper on every side.
 BOX = IMAGE_SIZE - 2
 MIN_FACES = 4
 FONT_SIZE = 80
-# Smaller ink (dots, accents) would be a blown-up speck.
+# Smaller ink, such as dots and accents, would be enlarged to a blot.
 MIN_INK = FONT_SIZE // 4
 # Shapes are compared on a grid this coarse because detail that is lost on it is hardly legible at
 # 28x28 either: the emoticons, for example, become one class.
@@ -31,7 +31,7 @@ THUMBNAIL_SIZE = 14
 # Largest cosine similarity between thumbnails of two classes. Chosen by eye: above it many pairs
 # differ by an accent or a thin stroke only, below it most pairs are told apart at a glance.
 MAX_SIMILARITY = 0.92
-# Turning a drawing by this much or less (jitter turns and slants it) makes no other class.
+# A turn of a drawing by at most this much makes no new class, because jitter turns and slants.
 TURN_DEGREES = 10
 # Classes are shared out evenly over pages of this many code points, about one script each.
 PAGE = 128
@@ -56,7 +56,7 @@ def load_faces() -> tuple[list[ImageFont.FreeTypeFont], dict[int, list[int]]]:
         for point in FT2Font(str(path)).get_charmap():
             if unicodedata.category(chr(point))[0] in "LNS":
                 coverage.setdefault(point, []).append(face)
-    # The basic layout, because the other one needs libraqm, which not every system has.
+    # Use the basic layout: the other needs libraqm, which not every system has.
     layout = ImageFont.Layout.BASIC
     fonts = [ImageFont.truetype(path, FONT_SIZE, layout_engine=layout) for path in paths]
     return fonts, {p: coverage[p] for p in sorted(coverage) if len(coverage[p]) >= MIN_FACES}
@@ -143,7 +143,7 @@ def choose_distinct(thumbnails: Mapping[int, np.ndarray], count: int) -> list[in
     ranked: list[tuple[int, int]] = []
     kept = np.zeros((0, THUMBNAIL_SIZE**2), np.float32)
     for _, page in sorted(pages.items()):
-        # One large matrix product per page: one per character would take several times as long.
+        # Use one large matrix product per page: one per character would take several times as long.
         drawings = [turn_both_ways(thumbnails[point]) for point in page]
         similarity = (kept @ np.concatenate(drawings).T).max(axis=0, initial=-1)
         starts = np.cumsum([0] + [len(d) for d in drawings[:-1]])

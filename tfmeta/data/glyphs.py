@@ -49,7 +49,7 @@ def digest(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -
 def warn_unless_published(
     split: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
 ) -> None:
-    """Warns if the images of a split are not those of the published numbers.
+    """Warns if the images of a split differ from those behind the published numbers.
 
     Args:
         split: str. "train", "validation", "test" or "all".
@@ -59,8 +59,8 @@ def warn_unless_published(
     """
     if digest(images, labels, class_names) == PUBLISHED_DIGESTS[split]:
         return
-    # A warning and no error: the images are a sound data set, and only comparing with published
-    # numbers needs the very same ones. An error would break each new matplotlib and Pillow.
+    # Warn instead of raising an error: only a comparison with published numbers needs exactly the
+    # same images. An error would break with each new version of matplotlib or Pillow.
     warnings.warn(
         "These glyphs differ from those with which tfmeta's published numbers were measured, "
         "because they were drawn with another version of matplotlib's fonts or of Pillow "
@@ -95,11 +95,11 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         fonts, coverage = load_faces()
         points = choose_characters(fonts, coverage, NUM_CLASSES)
-        # Not in _info, which would analyse the fonts whenever the data set is loaded.
+        # In _info this would analyse the fonts each time that the data set is loaded.
         self.info.features["label"].names = [
             f"U+{p:04X} {unicodedata.name(chr(p))}" for p in points
         ]
-        # TFDS reserves the name "all" for the union of all splits: of this one.
+        # TFDS reserves the name "all" for the union of all splits, which is this single split.
         return {"train": self._generate_examples(fonts, {p: coverage[p] for p in points})}
 
     def _generate_examples(

@@ -1,4 +1,4 @@
-"""Which image files are read, and how they become the arrays that a network is trained on."""
+"""Reads image files and turns them into the arrays that a network is trained on."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ImageFormat:
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(height, width, channels)."""
+        """The shape (height, width, channels)."""
         return self.height, self.width, self.channels
 
     def from_bytes(self, encoded: tf.Tensor) -> tf.Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tfmeta.data.images import IMAGE_SUFFIXES, ImageFormat
 
-# Images that people have, and that are not read.
+# Common image formats that are not read.
 _OTHER_IMAGE_SUFFIXES = (".avif", ".heic", ".heif", ".jxl", ".tif", ".tiff", ".webp")
 
 
@@ -33,7 +33,7 @@ def read_csv(path: Path) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter(
                 "ignore"
-            )  # NumPy warns of an empty file; the error below says it.
+            )  # NumPy would warn of an empty file, which the error below reports.
             table = np.loadtxt(path, delimiter=",", ndmin=2, dtype=np.float32)
     except ValueError as error:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""How the name of a data set is understood: one answer for `tfmeta.data.load` and for recipes.
+"""Resolves the name of a data set, for `tfmeta.data.load` and for recipes.
 
 Nothing here imports TensorFlow, so that a recipe can be checked quickly.
 """
@@ -45,7 +45,7 @@ class Source:
 
     @property
     def all_options(self) -> list[str]:
-        """All options of `tfmeta.data.load` that it takes, `split` and `data_dir` included."""
+        """All options of `tfmeta.data.load` that the source takes, with `split` and `data_dir`."""
         general = (("split", self.has_splits), ("data_dir", self.has_data_dir))
         return [*(option for option, is_taken in general if is_taken), *self.options]
 
@@ -112,10 +112,10 @@ ARRAYS = Source("arrays", "arrays", f"{_SOURCES}.arrays:arrays", ("class_names",
 
 
 def resolve(name: str | os.PathLike[str] | tuple[Any, Any]) -> Source:
-    """Finds out what a name of data means, by the table in `tfmeta.data.load`.
+    """Finds the source that a name stands for, by the table in `tfmeta.data.load`.
 
-    A folder never hides a data set of its name. Whether a folder exists decides only about names
-    that are no data set and look like no path.
+    A folder never hides a data set with the same name. A name that is no data set and does not look
+    like a path stands for a folder only if that folder exists.
 
     Args:
         name: str, path or pair of arrays. As given to `tfmeta.data.load`.
@@ -157,7 +157,7 @@ def _is_folder(name: str) -> bool:
 
 
 def _is_tfds_builder(name: str) -> bool:
-    """Whether TensorFlow Datasets knows a data set of this name, whatever its configuration."""
+    """Returns whether TensorFlow Datasets knows this name, with or without a configuration."""
     builder, separator, _ = name.partition("/")
     # A namespace of TensorFlow Datasets, as in "huggingface:lhoestq/demo1".
     return (bool(separator) and ":" in builder) or builder in _tfds_builders()
@@ -170,11 +170,11 @@ def _tfds_builders() -> list[str]:
     return names
 
 
-# === What messages say ===
+# === Messages ===
 
 
 def accepted_names() -> str:
-    """Lists the accepted names of data, for a message."""
+    """Lists the accepted names of data for an error message."""
     return (
         f"one of {', '.join(NAMED)}; the name of a TensorFlow Datasets data set, such as "
         '"cifar100" or "cifar10_corrupted/brightness_1"; the path of a folder with one sub-folder '

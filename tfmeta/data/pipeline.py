@@ -1,4 +1,4 @@
-"""Episodes as a pure function of (seed, index): what all sources of episodes share."""
+"""Episodes as a pure function of (seed, index), shared by all sources of episodes."""
 
 from __future__ import annotations
 

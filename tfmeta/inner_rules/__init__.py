@@ -1,4 +1,4 @@
-"""Inner update rules: how an inner step changes a task's weights, and what is learned about it."""
+"""Inner update rules: how an inner step changes a task's weights, and what is meta-learned."""
 
 from __future__ import annotations
 

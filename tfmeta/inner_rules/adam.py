@@ -42,7 +42,7 @@ class Adam(InnerRule):
 
         first = decayed(memory["first"], gradients, self.beta_1)
         second = decayed(memory["second"], [tf.square(g) for g in gradients], self.beta_2)
-        # In float64, whatever the weights are: 0.999 is 1 in bfloat16.
+        # Always use float64: in bfloat16, 0.999 would be 1.
         count = tf.cast(step + 1, tf.float64)
         first_scale, second_scale = (1 - beta**count for beta in (self.beta_1, self.beta_2))
         rate = self.inner_learning_rate / first_scale

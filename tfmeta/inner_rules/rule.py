@@ -40,7 +40,7 @@ class InnerRule(keras.layers.Layer):
     def make(
         self, weights: Sequence[keras.Variable], inner_learning_rate: float, inner_steps: int
     ) -> None:
-        """Called once by the learner, when the shapes are known: creates the meta-parameters.
+        """Creates the meta-parameters. The learner calls it once, when the shapes are known.
 
         Args:
             weights: list of keras.Variable or tf.Tensor. They have the shapes and dtypes of the
@@ -51,7 +51,7 @@ class InnerRule(keras.layers.Layer):
         self.inner_learning_rate = inner_learning_rate
 
     def start(self, weights: Tensors) -> Any:
-        """Returns the rule's memory before a task's first step: any nesting of tensors.
+        """Returns the rule's memory before a task's first step, a nesting of tensors.
 
         `update` must return the memory in the same nesting, with the same shapes and dtypes: inner
         steps may be a loop of the graph.
@@ -61,7 +61,7 @@ class InnerRule(keras.layers.Layer):
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
-        """Takes one inner step. Pure: differentiable by all that it gets and by its variables.
+        """Takes one inner step. It is pure, and differentiable by its arguments and variables.
 
         Args:
             weights: list of tf.Tensor. The values that adapt.
@@ -79,5 +79,5 @@ class InnerRule(keras.layers.Layer):
 
 
 def weights_dtype(weights: Sequence[keras.Variable]) -> str:
-    """Returns the float type of the weights, whatever the global one is."""
+    """Returns the float type of the weights, which may differ from the global one."""
     return keras.backend.standardize_dtype(weights[0].dtype)

@@ -17,6 +17,6 @@ class SGD(InnerRule):
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
     ) -> tuple[Tensors, Any]:
-        # The gradient of a subtraction has a negation, one more pass over all weights.
+        # Add instead of subtracting, whose gradient needs a negation: a pass over all weights.
         factor = -self.inner_learning_rate
         return [w + factor * g for w, g in zip(weights, gradients, strict=True)], memory

@@ -1,4 +1,4 @@
-"""Data sets of image files: what miniImageNet and folders share."""
+"""Data sets of image files, shared by miniImageNet and folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reading of TensorFlow Datasets: what all sources share that come from there."""
+"""Reads TensorFlow Datasets, for all sources that come from there."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def prepared_builder(name: str, data_dir: Directory) -> Any:
 
 
 def class_names_in(builder: Any, split: str) -> list[str]:
-    """Finds the classes that a split has examples of.
+    """Finds the classes that have examples in a split.
 
     Args:
         builder: tfds.core.DatasetBuilder. A data set with a label.
@@ -90,7 +90,7 @@ def read_classes(
         batch
         for split in splits
         for batch in _examples(builder, split, image=True, label=True)
-        .filter(is_chosen)  # Before decoding, which takes most of the time.
+        .filter(is_chosen)  # Select before decoding, which takes most of the time.
         .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
         .batch(1024)
         .as_numpy_iterator()
@@ -121,7 +121,7 @@ def dataset_of_classes(
 
 
 def _examples(builder: Any, split: str, **features: Any) -> tf.data.Dataset:
-    """Reads these features of the examples of a split, in stored order; images stay encoded."""
+    """Reads some features of a split's examples, in stored order; images stay encoded."""
     import tensorflow_datasets as tfds
 
     undecoded = {"image": tfds.decode.SkipDecoding()} if "image" in features else None

@@ -24,7 +24,7 @@ def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     Warns:
         RuntimeWarning: If the images are not those with which the published numbers were measured.
     """
-    # Not at the top: this imports matplotlib, Pillow, SciPy and TensorFlow Datasets.
+    # Imported late because this imports matplotlib, Pillow, SciPy and TensorFlow Datasets.
     from tfmeta.data.glyphs import Glyphs, warn_unless_published
 
     check_split(split)

@@ -1,4 +1,4 @@
-"""miniImageNet, from a folder of one's own."""
+"""miniImageNet, from the user's own folder."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def _check_listed_once(root: Path, files_by_class: dict[str, dict[str, list[str]
 def _listed_images(table: Path) -> dict[str, list[str]]:
     """Reads a CSV file: for each class that it lists, the names of the image files."""
     try:
-        # Excel puts a byte order mark in front.
+        # Excel writes a byte order mark at the start.
         text = table.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{table} must be text in UTF-8: {error}. Save it as UTF-8.") from error

@@ -66,7 +66,7 @@ def omniglot(
 
 
 def _lake_split(builder: Any, split: str) -> list[str]:
-    """The characters of a split by Lake's protocol."""
+    """Returns the characters of a split by Lake's protocol."""
     if split == "all":
         return list(builder.info.features["label"].names)
     if split == "test":
