@@ -1,4 +1,4 @@
-"""Every private or fragile part of Keras and TensorFlow that tfmeta rests on.
+"""All private or fragile interfaces of Keras and TensorFlow that tfmeta uses.
 
 Each function says what it rests on, and tests/test_keras_internals.py fails loudly when an upgrade
 changes that.
@@ -25,10 +25,10 @@ def layers_of(model: keras.Model) -> Iterator[keras.layers.Layer]:
 
 
 def replace_call(layer: keras.layers.Layer, make: Callable[[Any], Callable[..., Any]]) -> None:
-    """Replaces a layer's `call`, once: to do it again changes nothing.
+    """Replaces a layer's `call`. Further replacements have no effect.
 
-    Rests on Keras looking `call` up on the instance each time, and on the instance's dictionary
-    being open to what Keras does not track.
+    Rests on Keras looking `call` up on the instance each time, and on entries in the instance's
+    dictionary that Keras does not track.
 
     Args:
         layer: keras.layers.Layer. The layer.
@@ -40,7 +40,7 @@ def replace_call(layer: keras.layers.Layer, make: Callable[[Any], Callable[..., 
 def replace_convolution(
     layer: keras.layers.Conv2D, make: Callable[[Any], Callable[..., Any]]
 ) -> None:
-    """Replaces a layer's convolution, once: to do it again changes nothing.
+    """Replaces a layer's convolution. Further replacements have no effect.
 
     Rests, as `replace_call`, on Keras looking `convolution_op` up on the instance each time.
 
@@ -52,7 +52,7 @@ def replace_convolution(
 
 
 def own_convolution(layer: keras.layers.Conv2D, inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
-    """Computes a layer's convolution as its class does, whatever replaced it."""
+    """Computes a layer's original convolution, even if it was replaced."""
     return type(layer).convolution_op(layer, inputs, kernel)
 
 
@@ -71,7 +71,7 @@ def is_stock_conv2d(layer: keras.layers.Layer) -> bool:
 
 
 def uses_batch_renorm(layer: keras.layers.BatchNormalization) -> bool:
-    """Returns whether a layer renormalises. Not every version of Keras has the option."""
+    """Returns whether a layer uses batch renormalisation, an option of some Keras versions."""
     return bool(getattr(layer, "renorm", False))
 
 
@@ -79,7 +79,7 @@ def uses_batch_renorm(layer: keras.layers.BatchNormalization) -> bool:
 
 
 class NoSaveSignature:
-    """Keeps Keras from guessing, when a model is saved or exported, that it takes an array.
+    """Keeps Keras from assuming, when it saves or exports a model, that the input is an array.
 
     Rests on the name `Model._default_save_signature`: under another name, saving traces again.
     """
@@ -92,7 +92,7 @@ class NoSaveSignature:
 def loss_tracker(model: keras.Model) -> Any:
     """Returns the metric in which Keras keeps a model's mean loss, or None before `compile`.
 
-    Rests on `Trainer._loss_tracker`. A metric of the user's may be called "loss", too.
+    Rests on `Trainer._loss_tracker`. The user may also have a metric called "loss".
     """
     return getattr(model, "_loss_tracker", None)
 
@@ -124,12 +124,12 @@ def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
 def install_moments(moments: Callable[..., Any]) -> None:
     """Makes Keras's normalisation layers compute mean and variance by `moments`.
 
-    Keras reaches `tf.nn.moments` through TensorFlow's public module at each call, and offers no
-    other place to exchange it. The replacement is installed once, when tfmeta is imported; it must
-    itself call `original_moments` wherever tfmeta has no say.
+    Keras looks `tf.nn.moments` up in TensorFlow's public module at each call, and offers no other
+    way to replace it. The replacement is installed once, when tfmeta is imported. Outside of
+    tfmeta's episodes it must call `original_moments`.
 
     Args:
-        moments: function. Takes what `tf.nn.moments` takes.
+        moments: function. It has the parameters of `tf.nn.moments`.
     """
     tf.nn.moments = moments
 
@@ -190,12 +190,12 @@ def fused_batch_norm_gradient(
 
 
 def without_gradient(x: tf.Tensor, message: str) -> tf.Tensor:
-    """Returns `x`; to differentiate it raises an error with this message."""
+    """Returns `x`; differentiating it raises an error with this message."""
     return tf.raw_ops.PreventGradient(input=x, message=message)
 
 
 def with_unknown_shape(x: tf.Tensor, name: str) -> tf.Tensor:
-    """Returns `x` with a static shape that TensorFlow does not know, so that it can be checked.
+    """Returns `x` with an unknown static shape, so that its shape can be checked.
 
     Rests on `PlaceholderWithDefault` keeping the shape that it is given.
     """
@@ -256,7 +256,7 @@ def meta_graphs(content: bytes) -> list[Any]:
 
 
 def needs_xla(node: Any) -> bool:
-    """Returns whether a node of a graph must be compiled by XLA, which a server has switched off.
+    """Returns whether a node of a graph needs XLA, which a server has switched off.
 
     Rests on the attribute `_XlaMustCompile`.
     """
@@ -264,7 +264,7 @@ def needs_xla(node: Any) -> bool:
 
 
 def cause_of(error: tf.errors.OpError) -> str:
-    """Returns the sentence of TensorFlow's error that says what went wrong in a graph.
+    """Returns the cause of an error in a graph, a sentence of TensorFlow's message.
 
     Rests on the wording: the line before the node's name is the message of the operation.
     """
@@ -279,7 +279,7 @@ def cause_of(error: tf.errors.OpError) -> str:
 def datasets_dir() -> str:
     """Returns the folder in which TensorFlow Datasets keeps its data by default.
 
-    Rests on `tfds.core.constants.DATA_DIR`; no public function tells it.
+    Rests on `tfds.core.constants.DATA_DIR`; no public function returns it.
     """
     import tensorflow_datasets as tfds
 

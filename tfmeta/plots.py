@@ -1,4 +1,4 @@
-"""Pictures of what was learned. Matplotlib is imported when the first one is drawn."""
+"""Plots of learning and predictions. Matplotlib is imported with the first plot."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 GOOD, BAD = "#2a7f3f", "#c0392b"
 
-# Points that are so many times the error before adaptation are left out: some tasks diverge.
+# Points above this multiple of the error before adaptation are left out: some tasks diverge.
 DIVERGED = 100
 
 

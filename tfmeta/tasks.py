@@ -1,4 +1,4 @@
-"""A learned task in a folder: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it.
+"""A folder with a learned task: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it.
 
 A task folder has two files:
 
@@ -72,7 +72,7 @@ class Task:
     # === Files ===
 
     def save(self, folder: str | os.PathLike[str]) -> None:
-        """Writes the task folder; a task that is there already is replaced.
+        """Writes the task folder; replaces an earlier task in it.
 
         Args:
             folder: str or path. The folder to write.
@@ -191,7 +191,7 @@ def learn(
     source: str = "",
     verbose: bool = False,
 ) -> Task:
-    """Adapts a learner to the task that a user's files show.
+    """Adapts a learner to the task in a user's files.
 
     Args:
         learner: MetaLearner. The learner to adapt; it stays as it is.

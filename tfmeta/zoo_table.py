@@ -1,4 +1,4 @@
-"""The table of all presets: what was measured, and what the papers report."""
+"""The table of all presets: measured results beside those of the papers."""
 
 from __future__ import annotations
 

@@ -59,6 +59,6 @@ def proportional_sizes(n_classes: int, train: float = 0.64, validation: float = 
         n_classes: int. Number of all classes.
         train: float. Share of the classes for training. Defaults to 0.64, as in miniImageNet and
             CIFAR-FS.
-        validation: float. Share of the classes for validation. Defaults to 0.16.
+        validation: float. Share of the classes for validation. Defaults to 0.16, as in both.
     """
     return [round(train * n_classes), round(validation * n_classes)]

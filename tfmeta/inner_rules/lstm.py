@@ -13,7 +13,7 @@ from tfmeta.inner_rules.rule import InnerRule, Step, Tensors
 
 @keras.saving.register_keras_serializable("tfmeta")
 class LSTMRule(InnerRule):
-    """One update of the Meta-LSTM, the same for every coordinate of the weights.
+    """The update of the Meta-LSTM, shared by all coordinates of the weights.
 
     Two stages. The first is a stock LSTM over each coordinate's four inputs x_t: gradient and
     loss, both preprocessed; its output is h_t. The second has one cell per coordinate:

@@ -1,4 +1,4 @@
-"""A learned task as a Keras model that still needs its learner."""
+"""A Keras model of a learned task that still needs its learner."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class AdaptedModel(keras.Model):
     """A learner's `predict_task` with the state of one task as weights.
 
     It saves and loads like any Keras model. The models of a learner's tasks share its compiled
-    functions; what differs from task to task lies in one flat weight per dtype.
+    functions; the values of a task are kept in one flat weight per dtype.
 
     Args:
         learner: MetaLearner. The learner whose `predict_task` predicts. Only its configuration
@@ -53,7 +53,7 @@ class AdaptedModel(keras.Model):
     ) -> None:
         kwargs.setdefault("dtype", learner.variable_dtype)
         super().__init__(**kwargs)
-        # Inside a function, or Keras would take the learner's weights for this model's, too.
+        # Keep the learner inside a function, or Keras would also track its weights for this model.
         self._learner = lambda: learner
         self.supports_jit = False
         self.class_names = class_names

@@ -107,7 +107,7 @@ class ANIL(InnerLoopLearner):
         return self.network
 
     def __dir__(self) -> list[str]:
-        # Keras saves what it finds under each of these names, and files have the head as `network`.
+        # Keras saves the layer under each of these names, and files have the head as `network`.
         return [name for name in super().__dir__() if name != "head"]
 
     # === The algorithm ===
@@ -220,5 +220,5 @@ class ANIL(InnerLoopLearner):
         return keras.Sequential([encoder, head])
 
     def variables_of_predict(self) -> list[keras.Variable]:
-        """Returns the body's: the state holds the head's."""
+        """Returns the variables of the body: the state holds those of the head."""
         return self.encoder.variables

@@ -105,7 +105,7 @@ class CAVIA(InnerLoopLearner):
         mask: tf.Tensor | None,
         training: bool,
     ) -> tuple[tf.Tensor, list[tf.Tensor]]:
-        """Calls the shared network on examples beside the task's context."""
+        """Calls the shared network on examples and the task's context."""
         (context,) = state["trainable"]
         return call_network(
             self.network,
@@ -131,5 +131,5 @@ class CAVIA(InnerLoopLearner):
         return keras.Model(x, network([x, repeated(x, state["trainable"][0])]))
 
     def variables_of_predict(self) -> list[keras.Variable]:
-        """Returns the network's: the state holds the context."""
+        """Returns the variables of the network: the state holds the context."""
         return self.network.variables

@@ -1,4 +1,4 @@
-"""The base class of learners that take inner steps: what MAML and its relatives share."""
+"""The base class of MAML and all other learners that take inner steps."""
 
 from __future__ import annotations
 

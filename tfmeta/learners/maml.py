@@ -44,8 +44,8 @@ class MAML(InnerLoopLearner):
             training and test, as published. A prediction then depends on the other queries, and
             the file of an adapted model needs `import tfmeta` to load.
             `"support"`: the queries by the statistics of the support set under the adapted weights.
-            `"running"`: Keras's own meaning. Batch statistics in meta-training, where the moving
-            averages are updated (with the mean over the tasks), and moving averages elsewhere.
+            `"running"`: Keras's own meaning. In meta-training, batch statistics, which also update
+            the moving averages (with the mean over the tasks); elsewhere, moving averages.
         inner_rule: str, dict or InnerRule. How an inner step changes the weights: a name or an
             object of `tfmeta.inner_rules`, or an `InnerRule` of your own. Its trainable variables
             are meta-learned, too. Defaults to `"sgd"`.
@@ -55,7 +55,7 @@ class MAML(InnerLoopLearner):
 
     Raises:
         ValueError: If an option is none of the above, the network is no Keras model, the inner
-            rule belongs to another learner, or is not defined for so many steps.
+            rule belongs to another learner, or is not defined for this number of steps.
 
     Reference:
         Finn, Abbeel, Levine (2017), Model-Agnostic Meta-Learning for Fast Adaptation of Deep

@@ -25,7 +25,7 @@ class MAMLPlusPlus(InnerLoopLearner):
     - derivative-order annealing: until `first_order_iterations`, second derivatives are ignored.
 
     Deviations from the paper: no per-step batch-norm statistics, weights and biases, but tfmeta's
-    modes of batch norm; the v_k of the first steps anneal to 0, where the paper's code keeps a
+    modes of batch norm; the v_k of the first steps anneal to 0, while the paper's code keeps a
     floor of 0.03 / K until the end; cosine annealing of the outer rate is the optimizer's
     (`keras.optimizers.schedules.CosineDecay`); and those of `MAML`.
 
@@ -114,7 +114,7 @@ class MAMLPlusPlus(InnerLoopLearner):
         return (1 - progress) / self.inner_steps + progress * last
 
     def task_gradients(self, task: TrainingTask) -> TaskUpdate:
-        """Takes the gradient of the annealed loss, of first or second order by the schedule."""
+        """Takes the gradient of the annealed loss, of the order that the schedule gives."""
         iteration = self.optimizer.iterations.value
 
         def by_order(multi_step: bool) -> TaskUpdate:
@@ -156,7 +156,7 @@ class MAMLPlusPlus(InnerLoopLearner):
 
 
 def _before(iteration: tf.Tensor, end: int, run: Any) -> Any:
-    """Returns `run(True)` before the end, `run(False)` from there on."""
+    """Returns `run(True)` before iteration `end`, `run(False)` from then on."""
     if end == 0:
         return run(False)
     return tf.cond(iteration < end, lambda: run(True), lambda: run(False))

@@ -127,7 +127,7 @@ class MatchingNetwork(MetricLearner):
 
     def _predict(self, state: dict[str, Any], features: Any, support: Any, cell: Any) -> Any:
         """Compares features `[Q, d]` with the support set's, `[S, d]` or `[Q, S, d]`."""
-        # A factor of half precision would overflow at -1e9.
+        # float16 cannot represent -1e9.
         lowest = max(-1e9, tf.as_dtype(keras.backend.standardize_dtype(state["exists"].dtype)).min)
         absent = (1 - state["exists"]) * lowest
 
@@ -151,7 +151,7 @@ class MatchingNetwork(MetricLearner):
         for _ in range(self.processing_steps):
             attention = attend(keras.ops.sum(hidden[:, None] * support, axis=-1))
             read = keras.ops.sum(attention[..., None] * support, axis=1)
-            # A cell that gets [x; r] and h has the same gates as the paper's with x and [h; r].
+            # The gates for the input [x; r] and the state h equal the paper's for x and [h; r].
             _, (hidden, memory) = cell(
                 keras.ops.concatenate([features, read], axis=-1), [hidden, memory]
             )
@@ -170,7 +170,7 @@ class MatchingNetwork(MetricLearner):
             cell = keras.layers.LSTMCell.from_config(self.query_lstm.get_config())
             cell.build((None, 2 * features.shape[-1]))
             cell.set_weights(self.query_lstm.get_weights())
-        # As NumPy's arrays: a TensorFlow tensor would become an input of the model's ONNX file.
+        # Use NumPy arrays: TensorFlow tensors would become inputs of the model's ONNX file.
         constants = {k: np.asarray(state[k]) for k in state.keys() - {"support", "statistics"}}
         outputs = self._predict(constants, features, repeated(features, state["support"]), cell)
         return keras.Model(x, outputs)

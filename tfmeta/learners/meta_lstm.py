@@ -82,7 +82,7 @@ class MetaLSTM(InnerLoopLearner):
         super().__init__(
             network,
             kwargs,
-            inner_learning_rate=1.0,  # The rule learns its step sizes from input_bias instead.
+            inner_learning_rate=1.0,  # Ignored: the rule's step sizes start from input_bias.
             inner_steps=inner_steps,
             test_inner_steps=test_inner_steps,
             first_order=first_order,

@@ -15,7 +15,7 @@ class MetaSGD(InnerLoopLearner):
     """Meta-learns an initialisation and a step size for every single parameter.
 
     It is MAML with the inner rule `"per_parameter"`. Deviations from the paper: all step sizes
-    start at `inner_learning_rate`, where the paper draws them between 0.005 and 0.1; and as in
+    start at `inner_learning_rate`, while the paper draws them between 0.005 and 0.1; and as in
     `MAML`, the inner loss is a mean over the support set, and batch norm's shift and scale do not
     adapt.
 

@@ -50,24 +50,24 @@ class MetricLearner(MetaLearner):
         self.batch_norm = batch_norm
 
     def build_if_possible(self) -> None:
-        """Builds what needs the encoder's shapes, if these are known; for the constructor's end."""
+        """Builds the learner if the encoder's shapes are known; call it last in __init__."""
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
             self.build(None)
 
     def build(self, input_shape: Any) -> None:
-        """Builds what is not built; `input_shape` is that of the inputs, or None if all is."""
+        """Builds encoder and comparison; `input_shape` may be None if the shapes are known."""
         if input_shape is not None:
             self._remember_example_shape(input_shape["support_x"][2:])
         if self.encoder.built and hasattr(self.encoder, "output_shape"):
             features = self.encoder.output_shape
         else:
-            # A subclassed encoder builds its layers, and tells its shapes, when it is called.
+            # A subclassed encoder builds its layers and returns its shapes only when it is called.
             features = self.encoder(keras.Input(tuple(input_shape["support_x"][2:]))).shape
         self.build_comparison(tuple(features[1:]))
         self.built = True
 
     def build_comparison(self, feature_shape: tuple[int, ...]) -> None:
-        """Called once the shape of an example's features is known; creates further weights."""
+        """Creates further weights, once the shape of an example's features is known."""
 
     # === Features ===
 
@@ -110,7 +110,7 @@ class MetricLearner(MetaLearner):
         support_mask: tf.Tensor | None,
         n_way: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Returns `[S, n_way]`: 1 if an example belongs to a class, 0 otherwise and for padding.
+        """Returns `[S, n_way]`: 1 for the class of an example, 0 for all others and for padding.
 
         Args:
             support_y: tf.Tensor `[S]`. Labels.
@@ -119,7 +119,7 @@ class MetricLearner(MetaLearner):
                 one if None. Defaults to None.
 
         Raises:
-            ValueError: If the labels are no labels, but regression targets.
+            ValueError: If the labels are regression targets.
         """
         if support_y.shape.rank not in (None, 1):
             raise ValueError(
@@ -146,8 +146,8 @@ class MetricLearner(MetaLearner):
         """Makes a copy of the encoder that normalises by a task's statistics.
 
         Returns:
-            A plain Keras model; None if none does what this learner does, because queries are
-            normalised by their own statistics, or a subclassed encoder does not tell its shapes.
+            A plain Keras model. None if queries are normalised by their own statistics, or if the
+            encoder is a subclass whose shapes are unknown: no plain model could predict the same.
         """
         together = normalises_together(self.batch_norm, self.encoder)
         if together or not hasattr(self.encoder, "input_shape"):

@@ -27,7 +27,7 @@ class Reptile(InnerLoopLearner):
 
     Deviations from the paper's code: mini-batches follow one fixed pseudo-random order of the
     support set, again and again; the inner optimizer's memory (Adam's second moments) starts at
-    zero in each task, where the code carries it from task to task. The network's regularisers do
+    zero in each task, while the code carries it from task to task. The network's regularisers do
     not act in the inner loop, and so not at all.
 
     Args:
@@ -113,10 +113,10 @@ class Reptile(InnerLoopLearner):
         training: bool = False,
         n_way: tf.Tensor | None = None,
     ) -> State:
-        """Takes the inner steps: the task's weights. See `MetaLearner.adapt_task`.
+        """Takes the inner steps; returns the task's weights. See `MetaLearner.adapt_task`.
 
-        They are a loop of the graph: no gradient goes through them, and the dozens of steps that
-        the paper tests with would take longer to trace, and tens of megabytes in a servable.
+        They are a loop of the graph, because no gradient goes through them. The paper tests with
+        dozens of steps: unrolled, they would trace slowly and add tens of megabytes to a servable.
         """
         steps = self.inner_steps if training else self.test_inner_steps
         support = Support(support_x, support_y, support_mask)
@@ -128,16 +128,16 @@ class Reptile(InnerLoopLearner):
             lambda step, *_: step < steps,
             next_step,
             (tf.constant(0), *self.start()),
-            maximum_iterations=steps,  # XLA wants to know it for a gradient.
+            maximum_iterations=steps,  # XLA needs it for a gradient.
         )
         return self.with_statistics(state, support, training)
 
     def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:
-        """Returns `[T]`: all tasks weigh the same, whatever the loss that is only reported."""
+        """Returns equal weights `[T]` for all tasks: the loss is only reported."""
         return tf.fill([n_tasks], 1 / tf.cast(n_tasks, keras.backend.floatx()))
 
     def task_gradients(self, task: TrainingTask) -> TaskUpdate:
-        """Returns the way from the task's weights back to the initialisation as the gradient."""
+        """Returns the initialisation minus the task's weights as the gradient."""
 
         def run() -> tuple[State, tf.Tensor]:
             episode = task.episode
@@ -150,8 +150,8 @@ class Reptile(InnerLoopLearner):
 
         (state, predictions), assigned = self._run_task(run, task.index, training=True)
         loss, _ = self._task_loss(task, predictions)
-        # An optimizer that scales losses divides what it gets by the scale, and under a strategy it
-        # sums over the replicas.
+        # An optimizer that scales losses divides gradients by the scale, and under a strategy it
+        # sums them over the replicas.
         share = self.optimizer.scale_loss(task.weight)
         share /= tf.distribute.get_strategy().num_replicas_in_sync
         pairs = zip(self.trainable_variables, state["trainable"], strict=True)

@@ -1,4 +1,4 @@
-"""Checks of what a learner is given: meta-batches, and support sets of single tasks."""
+"""Checks of a learner's inputs: meta-batches, and support sets of single tasks."""
 
 from __future__ import annotations
 

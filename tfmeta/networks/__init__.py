@@ -1,4 +1,4 @@
-"""Users' networks, any Keras models, as pure functions that tasks call with their own weights."""
+"""Turns any Keras model into a pure function that each task calls with its own weights."""
 
 from tfmeta.networks.batch_norm import (
     MODES,

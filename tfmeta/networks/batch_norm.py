@@ -14,11 +14,11 @@ from tfmeta.threads import only_cpu
 # How the batch-norm layers of a learner normalise; the one choice that all learners offer.
 BatchNorm = Literal["transductive", "support", "running"]
 
-# What a network is called on: the support set in an inner step; the support set, to prepare for the
-# queries; the queries.
+# The examples that a network is called on: the support set in an inner step, the support set to
+# prepare for the queries, or the queries.
 Part = Literal["inner steps", "support", "queries"]
 
-# By mode and part: the normalisation in meta-training, and elsewhere.
+# The normalisation in meta-training and elsewhere, by mode and part.
 MODES: dict[BatchNorm, dict[Part, tuple[Normalization, Normalization]]] = {
     "transductive": {
         "inner steps": ("batch", "batch"),
@@ -39,7 +39,7 @@ MODES: dict[BatchNorm, dict[Part, tuple[Normalization, Normalization]]] = {
 
 
 def normalization(batch_norm: BatchNorm, part: Part, training: bool) -> Normalization:
-    """Returns by what batch norm normalises.
+    """Returns the statistics that batch norm normalises with.
 
     Args:
         batch_norm: str. The learner's mode.
@@ -108,7 +108,7 @@ def prepare_batch_norm(network: keras.Model) -> None:
 
 
 def _episodic_call(layer: keras.layers.BatchNormalization) -> Any:
-    """Makes a `call` that does as the episode says, and is Keras's own outside of one."""
+    """Makes a layer's `call`, which follows the episode; outside of one it is Keras's own."""
 
     def call(inputs: tf.Tensor, training: Any = None, mask: Any = None) -> tf.Tensor:
         episode = current_episode()
@@ -153,7 +153,7 @@ def _normalized(
 
 
 def _normalized_by_own(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:
-    """Returns what the layer makes of `x` by its own statistics."""
+    """Normalises `x` by its own statistics, with the layer's scale and shift."""
     beta = None if layer.beta is None else tf.cast(layer.beta, x.dtype)
     if layer.gamma is None:
         return ops.normalize(x, beta, layer.epsilon)
@@ -178,8 +178,8 @@ def moments(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Computes `tf.nn.moments` with the right second derivatives.
 
-    TensorFlow's treats the mean in the variance as a constant: right for a gradient, wrong for the
-    gradient of a gradient that meta-learning takes.
+    TensorFlow's own function treats the mean in the variance as a constant. This is right for a
+    gradient, but wrong for the gradient of a gradient that meta-learning takes.
     """
     mean = tf.reduce_mean(x, axes, keepdims=True)
     variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims, name=name)
@@ -194,5 +194,5 @@ def _episodic_moments(
     return compute(x, axes, shift, keepdims, name)
 
 
-# Group and layer normalisation of the users' networks need the second derivatives, too.
+# Group and layer normalisation in users' networks also need the right second derivatives.
 keras_internals.install_moments(_episodic_moments)

@@ -23,10 +23,10 @@ def prepare_network(network: keras.Model) -> None:
     """Makes a network ready to be called in episodes; outside of them it stays plain Keras.
 
     The network's stock batch-norm and Conv2D layers get methods that ask whether this thread is in
-    an episode. Doing it again changes nothing.
+    an episode. Further calls have no effect.
 
     Raises:
-        ValueError: If a layer does what an episode cannot honour: losses of its own, batch
+        ValueError: If a layer has what an episode cannot support: losses of its own, batch
             renormalisation or synchronised statistics.
     """
     for layer in keras_internals.layers_of(network):
@@ -54,12 +54,11 @@ def call_network(
     Args:
         network: keras.Model. Any built Keras model.
         trainable: list of tf.Tensor. Values in the order of `network.trainable_variables`.
-        non_trainable: list of tf.Tensor. Likewise of `network.non_trainable_variables`.
-        x: tf.Tensor `[N, *x]`, `Pairs`, or what else the network takes.
-        normalization: str. By what batch norm normalises. `"batch"`: the statistics of `x`;
-            `"update"`: the same, and its moving averages are updated as in Keras's training;
-            `"replace"`: the same, and its moving averages become the statistics of `x`;
-            `"moving"`: its moving averages.
+        non_trainable: list of tf.Tensor. Values of `network.non_trainable_variables`, in order.
+        x: tf.Tensor `[N, *x]`, `Pairs`, or any other input of the network.
+        normalization: str. The statistics of batch norm. `"batch"`: those of `x`; `"update"`: those
+            of `x`, which also update the moving averages as in Keras's training; `"replace"`: those
+            of `x`, which also replace the moving averages; `"moving"`: the moving averages.
         mask: tf.Tensor `[N]` or None. 0 for rows that must not enter statistics. Defaults to None.
         training: bool. Whether other layers (dropout …) are in training mode. Defaults to False.
 
@@ -100,11 +99,11 @@ def call_shared_network(
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Calls a network whose weights all tasks share on a task's support set or queries.
 
-    In meta-training, what layers assign goes to their variables.
+    In meta-training, values that layers assign are written to their variables.
 
     Args:
         network: keras.Model. Any built Keras model.
-        x: tf.Tensor `[N, *x]`, `Pairs`, or what else the network takes.
+        x: tf.Tensor `[N, *x]`, `Pairs`, or any other input of the network.
         part: str. `"support"` or `"queries"`.
         batch_norm: str. The learner's mode.
         statistics: list of tf.Tensor or None. What the call on the support set returned, to
@@ -150,7 +149,7 @@ def values_of(network: keras.Model) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
 
 
 def carry_over(network: keras.Model, non_trainable: list[tf.Tensor], batch_norm: BatchNorm) -> None:
-    """Assigns what outlives a task in training: all but the support set's statistics."""
+    """Assigns the values that a training step keeps: all but the support set's statistics."""
     ids = {id(v) for v in statistics_of(network)} if batch_norm == "support" else set()
     for variable, value in zip(network.non_trainable_variables, non_trainable, strict=True):
         if id(variable) not in ids:

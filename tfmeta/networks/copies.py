@@ -14,7 +14,7 @@ from tfmeta.networks.batch_norm import statistics_of
 
 
 class NotCopyableError(ValueError):
-    """Keras has no way to make a second model like this one."""
+    """Raised if Keras cannot copy a model."""
 
 
 def copy_model(model: keras.Model) -> keras.Model:
@@ -23,8 +23,8 @@ def copy_model(model: keras.Model) -> keras.Model:
     Raises:
         NotCopyableError: If a subclass of `keras.Model` has no complete `get_config`.
     """
-    # A user's classes need not be registered for a copy within the process. Keras knows its own,
-    # and refuses some of them under their bare names.
+    # A user's classes need not be registered to be copied within the process. Keras's own classes
+    # are left out: Keras knows them, and refuses some of them under their bare names.
     classes = {
         type(layer).__name__: type(layer)
         for layer in keras_internals.layers_of(model)
@@ -68,7 +68,7 @@ def copy_with_statistics(network: keras.Model, statistics: Sequence[tf.Tensor]) 
 def repeated(x: Any, value: tf.Tensor) -> Any:
     """Makes a symbolic tensor that has the same `value` for every example of a symbolic `x`.
 
-    It consists of stock Keras layers, so what is built with it loads without tfmeta.
+    It consists of stock Keras layers, so a model built with it loads without tfmeta.
     """
     shape, dtype = tuple(value.shape), value.dtype.name
     ones = keras.ops.ones_like(keras.layers.Flatten(dtype=dtype)(x)[:, :1])

@@ -1,4 +1,4 @@
-"""The instructions that a network gets while a task calls it; no other thread sees them."""
+"""Instructions for a network that a task is calling; only the calling thread sees them."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from tfmeta.networks.pairs import Pairs
 
-# By what batch norm normalises: "batch", the input's own statistics; "update", the same, and they
-# enter the moving averages; "replace", the same, and they become the moving averages; "moving", the
-# moving averages.
+# The statistics of batch norm. "batch": the input's own; "update": the input's own, which also
+# update the moving averages; "replace": the input's own, which also replace the moving averages;
+# "moving": the moving averages.
 Normalization = Literal["batch", "update", "replace", "moving"]
 
 
@@ -24,10 +24,10 @@ class Episode:
     """One call of a network by a task.
 
     Attributes:
-        normalization: str. By what batch norm normalises.
+        normalization: str. The statistics that batch norm normalises with.
         mask: tf.Tensor `[N]` or None. 0 for rows that must not enter statistics.
         network_input: The tensor that the network was called with.
-        pairs: Pairs or None. What `network_input` was joined from.
+        pairs: Pairs or None. The pairs that `network_input` was joined from.
         convolutions: dict. Results of convolutions that batch norm can normalise by their kernel,
             by the `id` of the result. Keras hands a layer's output on to the next layer as the same
             object; if it did not, batch norm would find nothing here and compute by itself.
@@ -44,7 +44,7 @@ _CURRENT: ContextVar[Episode | None] = ContextVar("tfmeta_episode", default=None
 
 
 def current_episode() -> Episode | None:
-    """Returns the call that this thread is in, or None: then layers are plain Keras layers."""
+    """Returns the episode of this thread. None outside of one: layers are plain Keras layers."""
     return _CURRENT.get()
 
 

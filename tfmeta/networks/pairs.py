@@ -26,7 +26,7 @@ class Pairs(NamedTuple):
         return _by_pair(tf.concat([classes, examples], axis=-1))
 
     def convolved(self, kernel: tf.Tensor, convolve: Callable[..., tf.Tensor]) -> tf.Tensor:
-        """Returns what `convolve(joined(), kernel)` gives, up to rounding: `[N·M, *y]`."""
+        """Returns `convolve(joined(), kernel)`, `[N·M, *y]`, up to rounding."""
         of_classes, of_examples = tf.split(tf.convert_to_tensor(kernel), 2, axis=-2)
         examples = convolve(self.examples, of_examples)
         return _by_pair(convolve(self.classes, of_classes) + examples[:, None])

@@ -1,4 +1,4 @@
-"""Operations with cheap second derivatives: what the meta-training step spends its time on."""
+"""Operations with cheap second derivatives, which dominate the meta-training step."""
 
 from tfmeta.ops.convolution import conv2d, patches, patches_size
 from tfmeta.ops.normalization import normalize, normalized_product

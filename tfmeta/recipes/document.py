@@ -226,7 +226,7 @@ def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
 
 
 def _value(field: FieldInfo) -> str:
-    """Returns which values a key takes."""
+    """Returns the values that a key takes, as text."""
     for item in field.metadata:
         if isinstance(item, Expected):
             return item.of(field.annotation).replace("|", "\\|")
@@ -241,7 +241,7 @@ def _nested(annotation: Any) -> str | None:
 
 
 def _description(model: type[Options], key: str) -> str:
-    """Returns what is said about a key in the section, or in the section that it derives from."""
+    """Returns the description of a key in the section, or in the section that it derives from."""
     for base in model.__mro__:
         field = getattr(base, "model_fields", {}).get(key)
         if field is not None and field.description:

@@ -13,7 +13,7 @@ from tfmeta.registry import hint
 
 
 def refusal(message: str) -> PydanticCustomError:
-    """Makes the error that a validator raises, with a message that is shown as it is."""
+    """Makes the error that a validator raises, with an unchanged message."""
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
@@ -55,7 +55,7 @@ class Named(Options):
 
 
 class Expected:
-    """Says in an error, and in the documentation, which values an option takes.
+    """Describes the values of an option, for errors and for the documentation.
 
     Args:
         text: str. What is expected, as in "an integer > 0". Defaults to the values of the

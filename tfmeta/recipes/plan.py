@@ -1,4 +1,4 @@
-"""Building what a recipe describes: data, episodes and a compiled learner."""
+"""Builds the data, the episodes and the compiled learner of a recipe."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def settings(
     source = load_data(recipe, split, data_dir)
     is_test = split in ("test", "all")
     section = {"train": None, "validation": recipe.validation}.get(split, recipe.evaluation)
-    # The training split, too, is tested on as many episodes as the test split.
+    # The training split is tested on as many episodes as the test split.
     n_episodes = (section or recipe.evaluation).n_episodes
     also = recipe.evaluation.also if is_test else ()
 
@@ -167,7 +167,7 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
     with _seeded(recipe.training.seed):
         with naming("network"):
             network = NETWORKS[recipe.network.name](
-                # An encoder ends in features.
+                # An encoder has no outputs for classes.
                 None if learner_class.takes == "encoder" else n_outputs,
                 input_shape=example_shape,
                 **_options(recipe.network),
@@ -179,7 +179,7 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
         with naming("learner"):
             learner = cast(Callable[..., MetaLearner], learner_class)(*modules, **options)
         with naming("training: optimizer"):
-            # Keras writes into what it is given.
+            # Copy it, because Keras changes the dictionary that it gets.
             optimizer = keras.optimizers.get(copy.deepcopy(recipe.training.optimizer))
     learner.compile(
         optimizer=optimizer,

@@ -1,4 +1,4 @@
-"""The sections of a recipe, and what each of their keys may be."""
+"""The sections of a recipe, and the values of their keys."""
 
 from __future__ import annotations
 

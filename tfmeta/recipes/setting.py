@@ -14,7 +14,7 @@ from tfmeta.recipes.schema import Recipe
 
 Split = Literal["train", "validation", "test", "all"]
 
-# What is added to the recipe's seed for the episodes of a split.
+# The numbers to add to the recipe's seed for the episodes of a split.
 SPLIT_SEEDS = {"train": 0, "validation": 1_000_000, "test": 2_000_000, "all": 2_000_000}
 
 
@@ -71,7 +71,7 @@ class Setting:
 
 @contextlib.contextmanager
 def naming(section: str) -> Iterator[None]:
-    """Puts the name of a section in front of the errors that its values cause."""
+    """Prefixes errors from the values of a section with the section's name."""
     try:
         yield
     except (TypeError, ValueError) as error:

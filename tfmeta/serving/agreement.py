@@ -1,4 +1,4 @@
-"""How far two answers may differ by rounding alone, and the comparison of answers.
+"""Compares answers, which may differ only as far as rounding explains.
 
 A batch of another size is computed by other kernels, which round differently. So answers that
 should be equal are equal only within:
@@ -30,10 +30,10 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-5
 EPSILON = {"float64": 2**-52, "float32": 2**-23, "float16": 2**-10, "bfloat16": 2**-7}
 ROUNDINGS = 16
 
-# To measure what rounding does, the examples are moved by NUDGE rounding units, N_NUDGES times.
+# To measure the effect of rounding, examples are moved by NUDGE rounding units, N_NUDGES times.
 # The slack is ENLARGED times the largest effect, because kernels round more than their inputs.
 NUDGE, N_NUDGES, ENLARGED = 8, 5, 10
-# The most that slack may be, as a part of the range of the answers.
+# The largest slack, as a share of the range of the answers.
 MOST_SLACK = 0.05
 
 
@@ -74,7 +74,7 @@ def measured_slack(
 
 
 def largest_slack(answer: np.ndarray) -> float:
-    """Returns the cap of the slack of an output: a part of its range, but at least its rounding."""
+    """Returns the cap of an output's slack: a share of its range, but at least its rounding."""
     return max(_rounding_of(answer), MOST_SLACK * float(np.ptp(answer)))
 
 
@@ -125,9 +125,9 @@ def difference_by_task(
     compute_dtype: str,
     slack: float,
 ) -> float:
-    """Compares the answers for tasks `[T, …]`: most within the slack, and all within its cap.
+    """Compares answers for tasks `[T, …]`: most must be within the slack, all within its cap.
 
-    See the module for why, and `difference` for the arguments.
+    The module explains why. `difference` explains the arguments.
 
     Raises:
         ServableError: If a task differs by more than the cap, or half of the tasks by more than
@@ -151,7 +151,7 @@ def difference_by_task(
 def _distances(
     what: str, answer: np.ndarray, expected: np.ndarray, requirement: str, compute_dtype: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns how far the elements of two answers are apart, and how far rounding may move them."""
+    """Returns the distances of the elements of two answers, and those that rounding allows."""
     if answer.shape != expected.shape:
         raise ServableError(
             f"{what} differ by shapes {answer.shape} and {expected.shape}: {requirement}"
@@ -160,7 +160,7 @@ def _distances(
     answer, expected = answer.astype("float64"), expected.astype("float64")
     relative, absolute = RELATIVE, ABSOLUTE
     if EPSILON[compute_dtype] > EPSILON["float32"]:
-        # Small answers are sums of large numbers, and inherit what those lost.
+        # Small answers may be sums of large numbers, and have their rounding errors.
         relative = ROUNDINGS * EPSILON[compute_dtype]
         absolute = relative * float(np.abs(expected).max(initial=0.0))
     return np.abs(answer - expected), absolute + relative * np.abs(expected)

@@ -1,4 +1,4 @@
-"""Images that a request sends as PNG or JPEG files: decoded inside the exported graph."""
+"""Decodes the PNG and JPEG files of a request inside the exported graph."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import tensorflow as tf
 from tfmeta.data.images import ImageFormat
 from tfmeta.serving.requests import IMAGE_INPUTS, Tensors, after_checks
 
-# The most pixels that an encoded image may have: a few bytes may claim to be gigabytes.
+# The most pixels that an encoded image may have: a few bytes can decode to gigabytes.
 MOST_PIXELS = 2**24
 
 # The first bytes of the files. In a PNG, width and height follow.
@@ -21,7 +21,7 @@ def on_encoded_images(
     specs: Mapping[str, tf.TensorSpec],
     image_format: ImageFormat,
 ) -> tuple[Callable[[Tensors], dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]:
-    """Returns a function of PNG or JPEG files instead of arrays, and what it takes.
+    """Returns a function of PNG or JPEG files instead of arrays, and its inputs.
 
     Args:
         function: callable. A function of the tensors that a request holds, by name. It is given
@@ -51,7 +51,7 @@ def on_encoded_images(
 def _decoded(
     name: str, encoded: tf.Tensor, mask: tf.Tensor | None, image_format: ImageFormat
 ) -> tf.Tensor:
-    """Returns images `[…, height, width, channels]` from 0 to 1, and zeros where the mask is 0."""
+    """Returns images `[…, height, width, channels]` from 0 to 1, and zeros for padding."""
     exists = tf.ones(tf.shape(encoded), tf.bool) if mask is None else mask > 0
     if mask is not None:
         is_equal = tf.reduce_all(tf.equal(tf.shape(encoded), tf.shape(mask)))
@@ -66,7 +66,7 @@ def _decoded(
 
     def decode(elements: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
         file, file_exists = elements
-        # The scope's name is part of the error about a file that cannot be decoded.
+        # An error about a file that cannot be decoded contains the scope's name.
         with tf.name_scope(f"{name}_must_be_whole_PNG_or_JPEG_files"):
             return tf.cond(
                 file_exists,

@@ -134,7 +134,7 @@ def _write(
 def _endpoint(signature: Signature) -> Callable[[Tensors], dict[str, tf.Tensor]]:
     """Returns a function that only calls the signature.
 
-    TensorFlow traces every `tf.function` again while it saves it, but not what that calls.
+    When TensorFlow saves a `tf.function`, it traces it again, but not the functions that it calls.
     """
     return lambda inputs: signature.function(inputs)
 
@@ -155,7 +155,7 @@ def _check_transductive(model: keras.Model, allowed: bool) -> None:
 
 
 def _example_shape(model: keras.Model, given: Sequence[int] | None) -> tuple[int, ...]:
-    """Returns the given shape of an example after a check, or the one that the model tells."""
+    """Returns an example's shape: the given one after a check, or the model's."""
     learner = model.learner if isinstance(model, AdaptedModel) else model
     if isinstance(learner, MetaLearner):
         known = learner.example_shape

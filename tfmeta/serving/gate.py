@@ -1,4 +1,4 @@
-"""The checks that a servable must pass before it is published, and can repeat at any time."""
+"""Checks that a servable must pass before it is published. They can be repeated at any time."""
 
 from __future__ import annotations
 
@@ -104,8 +104,8 @@ def check_answers(servable: LoadedServable, independent: bool) -> list[Finding]:
         if independent:
             largest = _check_joined(servable, joined, answers)
         if any(query in inputs for query in QUERIES):
-            # The answers for adapted models have no tasks; the state that `adapt` returns may hold
-            # the padding, as long as predictions from it do not show it.
+            # The answers of adapted models have no tasks. The state that `adapt` returns may
+            # contain padding if predictions from it do not depend on it.
             largest = max(largest, _check_tasks(servable, joined, independent))
         together = f", alone and together alike within {largest:.1g}" if independent else ""
         findings.append(Finding(name, f"{len(of_signature)} requests answered{together}"))
@@ -141,7 +141,7 @@ def _warmup_requests(servable: LoadedServable) -> list[Request]:
 
 
 def _check_joined(servable: LoadedServable, joined: Request, answers: Sequence[Answer]) -> float:
-    """Compares the answers to requests that are sent alone with those of one batch of them all."""
+    """Compares the answers to single requests with those to one batch of all requests."""
     largest = 0.0
     for key, together in servable.answer(joined, "warmup requests in one batch").items():
         what = (
@@ -155,7 +155,7 @@ def _check_joined(servable: LoadedServable, joined: Request, answers: Sequence[A
 
 
 def _check_tasks(servable: LoadedServable, request: Request, independent: bool) -> float:
-    """Returns the largest difference that other queries, and padding, make to answers for tasks.
+    """Returns the largest change of the answers for tasks by other queries and by padding.
 
     Raises:
         ServableError: If they make more than rounding.
@@ -173,7 +173,7 @@ def _check_tasks(servable: LoadedServable, request: Request, independent: bool) 
 def _check_single_queries(
     servable: LoadedServable, request: Request, answer: Answer, what: str
 ) -> float:
-    """Compares the answers for queries that are sent one by one with those for all together."""
+    """Compares the answers for single queries with those for all queries together."""
     query_name = next(name for name in QUERIES if name in request.inputs)
     queries = request.inputs[query_name]
     single_answers = [
@@ -254,7 +254,7 @@ def _with_padding(request: Request, rng: np.random.Generator) -> Request:
 def check_agreement(
     servable: LoadedServable, expected: Iterable[tuple[Request, Mapping[str, Any]]]
 ) -> Finding:
-    """Checks that the loaded signatures answer as the exported functions do in memory.
+    """Checks that the loaded signatures answer like the exported functions in memory.
 
     Args:
         servable: LoadedServable.
@@ -278,7 +278,7 @@ def check_agreement(
 def check_reference(
     servable: LoadedServable, request: Request, outputs: Mapping[str, Any]
 ) -> Finding:
-    """Checks that a loaded signature answers as the plain model, which was called eagerly.
+    """Checks that a loaded signature answers like the plain model, called eagerly.
 
     Args:
         servable: LoadedServable.

@@ -15,7 +15,7 @@ from tfmeta.serving.warmup import Request
 
 
 class LoadedServable(NamedTuple):
-    """The signatures of a version, as TensorFlow loads them.
+    """The loaded signatures of a servable version.
 
     Attributes:
         folder: Path. The version's folder.
@@ -35,12 +35,11 @@ class LoadedServable(NamedTuple):
             ServableError: If it cannot be loaded.
         """
         verbosity = logging.get_verbosity()
-        # TensorFlow warns of each function with a custom gradient that the gradient is not loaded.
-        # A server never asks for one.
+        # TensorFlow warns that custom gradients are not loaded. A server needs no gradients.
         logging.set_verbosity(logging.ERROR)
         try:
             return cls(folder, tf.saved_model.load(str(folder)).signatures, compute_dtype)
-        # What TensorFlow raises depends on which byte of which file is wrong.
+        # The type of TensorFlow's error depends on which byte of which file is wrong.
         except Exception as error:
             raise ServableError(f"{folder} cannot be loaded: {error}. Export it again.") from error
         finally:

@@ -10,7 +10,7 @@ from tfmeta.versions import versions
 
 
 def newest_version(folder: str | os.PathLike[str]) -> Path:
-    """Returns the folder of a servable's newest version; a version's own folder as it is.
+    """Returns the folder of a servable's newest version. A version's folder is returned as it is.
 
     Args:
         folder: str or path. A servable's folder, or that of one of its versions.

@@ -109,9 +109,9 @@ def check_operations(folder: Path, reachable: Nodes) -> str:
 
 
 def compute_dtype(reachable: Nodes) -> str:
-    """Returns the half-precision dtype that any operation computes in, or else "float32".
+    """Returns the half-precision dtype if any operation computes in one, else "float32".
 
-    Models in float64 count as float32, too: their answers are at least as exact.
+    Models in float64 also count as float32: their answers are at least as exact.
     """
     types = {
         node.attr["T"].type for nodes in reachable.values() for node in nodes if "T" in node.attr

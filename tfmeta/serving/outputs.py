@@ -1,4 +1,4 @@
-"""The outputs of a signature that predicts: their names and what they hold."""
+"""The named outputs of a signature that predicts."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from tfmeta.serving.requests import finite
 
-# The name of the output that holds what the model returns, by the model's output kind.
+# The name of the output for the model's predictions, by the model's output kind.
 OUTPUTS = {"logits": "logits", "scores": "scores", "values": "predictions"}
 
 

@@ -18,7 +18,7 @@ IMAGE_INPUTS = {"x": "images", "support_x": "support_images", "query_x": "query_
 
 
 def name_in_request(inputs: Tensors, name: str) -> str:
-    """Returns the name under which the request holds an array: its own, or that of its images."""
+    """Returns the name of an array in the request, or of the images that replace it."""
     return name if name in inputs else IMAGE_INPUTS[name]
 
 
@@ -39,8 +39,8 @@ def with_checked_shapes(
 
 
 def _with_checked_shape(name: str, x: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
-    # TensorFlow believes the shape in the signature and would optimise the check away. Passing x
-    # through a placeholder of unknown shape makes it forget what it believes.
+    # TensorFlow trusts the shape in the signature and would optimise the check away. It knows no
+    # shape for the output of a placeholder of unknown shape.
     x = keras_internals.with_unknown_shape(x, f"{name}_of_any_shape")
     return tf.ensure_shape(x, spec.shape, name=f"{name}_must_have_the_shape")
 
@@ -51,21 +51,21 @@ def finite(name: str, x: tf.Tensor) -> tf.Tensor:
 
 
 def after_checks(checks: Sequence[tuple[str, tf.Tensor]], *tensors: tf.Tensor) -> list[tf.Tensor]:
-    """Returns the tensors after checks, each of which is a message and a boolean scalar."""
+    """Returns the tensors after checks. A check is a message and a boolean scalar."""
     asserts = [tf.debugging.Assert(condition, [message]) for message, condition in checks]
     with tf.control_dependencies(asserts):
         return [tf.identity(tensor) for tensor in tensors]
 
 
 def checked_examples(inputs: Tensors) -> tf.Tensor:
-    """Returns the examples `[N, *x]` of a request to an adapted model, if there are any."""
+    """Returns the examples `[N, *x]` of a request to an adapted model; an error if N is 0."""
     name = name_in_request(inputs, "x")
     has_examples = tf.shape(inputs[name])[0] > 0
     (x,) = after_checks([(f"{name} must hold at least one example", has_examples)], inputs[name])
     return finite(name, x)
 
 
-# === Inputs that must fit together ===
+# === Inputs that must have equal sizes ===
 
 
 def with_equal_task_counts(inputs: Tensors) -> dict[str, tf.Tensor]:

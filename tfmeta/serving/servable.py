@@ -1,4 +1,4 @@
-"""The contents of a servable, and the answers that it is verified against."""
+"""The contents of a servable, with the answers to verify it against."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Servable(NamedTuple):
         signatures: dict of Signature by name. The default one is the first.
         warmup: list of Request. What a server replays when it loads the servable.
         expected: list of (Request, answer). The answers of the signatures in memory, which are
-            the very functions that are written. The loaded servable must repeat them: that shows
+            the very functions that are written. The loaded servable must repeat them, which shows
             that writing, loading and restoring the variables changed nothing.
         reference: (Request, answer). One request to the default signature, answered by the plain
             model, `model(inputs)`, eagerly and so without any of the code in `signatures`. The
-            loaded servable must agree: that shows that the signatures compute the right thing.
+            loaded servable must agree, which shows that the signatures compute the right thing.
     """
 
     signatures: dict[str, Signature]
@@ -170,7 +170,7 @@ def _random_examples(rng: np.random.Generator, shape: tuple[int, ...], dtype: st
 def _request_inputs(
     signature: Signature, arrays: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Returns the arrays that a signature takes, encoded if it takes images."""
+    """Returns a signature's inputs, encoded if it takes images."""
     array_names = {images: name for name, images in IMAGE_INPUTS.items()}
     return {
         name: _encoded(arrays[array_names[name]]) if name in array_names else arrays[name]
@@ -196,7 +196,7 @@ def _input_dtype(model: keras.Model) -> str:
 
 
 def _checked_names(class_names: Sequence[str], output_kind: str, n_outputs: int) -> list[str]:
-    """Returns the names as a list. There may be fewer than the network has outputs."""
+    """Returns the class names as a list, which may be shorter than the network's outputs."""
     names = list(class_names)
     if output_kind == "values":
         raise ValueError("class_names are for classifiers; this model returns values.")

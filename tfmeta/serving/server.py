@@ -14,7 +14,7 @@ SERVER = "tensorflow_model_server"
 MODELS, BATCHING = "models.config", "batching_parameters.txt"
 GRPC_PORT, REST_PORT = 8500, 8501
 
-# Used only by a server that batches, which the commands below do not ask for: see docs/serving.md.
+# For a server that batches requests. The commands below start none: see docs/serving.md.
 BATCHING_PARAMETERS = """\
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 1000 }
@@ -55,7 +55,7 @@ def write_settings(folder: str | os.PathLike[str]) -> None:
     folder = Path(folder).expanduser().absolute()
     if not folder.is_dir() or not servables(folder):
         raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
-    # Locked, because of two processes at once one might miss a new servable and write last.
+    # Lock the folder: another process might miss a new servable and write its settings last.
     with locked(folder):
         config = model_server_config_pb2.ModelServerConfig()
         for servable in servables(folder):
@@ -68,7 +68,7 @@ def write_settings(folder: str | os.PathLike[str]) -> None:
 
 
 def servables(folder: Path) -> list[Path]:
-    """Returns the readable folders in a folder that contain versions of a SavedModel."""
+    """Returns the readable subfolders that contain versions of a SavedModel."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -89,7 +89,7 @@ def command(folder: Path, program: str = SERVER) -> list[str]:
 
 
 def docker_command(folder: Path) -> list[str]:
-    """Returns the command that starts the same server in TensorFlow Serving's container."""
+    """Returns the command that starts such a server in TensorFlow Serving's container."""
     return [
         *["docker", "run", "--rm", "-p", f"{GRPC_PORT}:{GRPC_PORT}"],
         *["-p", f"{REST_PORT}:{REST_PORT}", "-v", f"{folder}:{folder}:ro"],

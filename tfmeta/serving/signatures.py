@@ -30,12 +30,12 @@ from tfmeta.serving.requests import (
 from tfmeta.serving.task_functions import TaskFunctions, trace_task_functions
 from tfmeta.threads import tasks_at_once
 
-# The most numbers in a task's state that are worth sending with each request.
+# A task's state with more numbers than this is too large to be sent with each request.
 MOST_STATE = 2**14
 
 
 class Signature(NamedTuple):
-    """A traced function from a dictionary of tensors to another one, and what it takes.
+    """A traced function from a dictionary of tensors to another one, with its inputs.
 
     The same function answers in memory and is written into the servable.
     """
@@ -44,7 +44,7 @@ class Signature(NamedTuple):
     inputs: dict[str, tf.TensorSpec]
 
     def answer(self, name: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Returns the answer to a request, by the model in memory.
+        """Returns the answer of the model in memory to a request.
 
         Raises:
             ServableError: If the signature, which is called `name`, fails.
@@ -55,7 +55,7 @@ class Signature(NamedTuple):
 
 
 class _Body(NamedTuple):
-    """A signature before it is traced: a Python function, and what it takes."""
+    """A signature before it is traced: a Python function with its inputs."""
 
     function: Callable[[Tensors], dict[str, tf.Tensor]]
     inputs: dict[str, tf.TensorSpec]

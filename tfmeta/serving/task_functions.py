@@ -15,7 +15,7 @@ from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.serving.errors import as_servable_error
 from tfmeta.serving.requests import Tensors
 
-# Two support sets: different sizes and numbers of classes show which dimensions vary with them.
+# Two support sets of different sizes and numbers of classes show which dimensions vary.
 SMALL_TASKS = ((6, 2), (7, 3))
 
 

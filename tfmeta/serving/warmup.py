@@ -1,4 +1,4 @@
-"""Warmup requests, which a server replays before it takes others, so that none of these is slow."""
+"""Warmup requests: a server replays them first, so that later requests are not slow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 FILE = Path("assets.extra", "tf_serving_warmup_requests")
 
-# The messages of tensorflow-serving-api belong to an extra, so they are imported when needed.
+# tensorflow-serving-api belongs to an extra, so it is imported only when needed.
 MISSING = "Serving needs tensorflow-serving-api: pip install 'tfmeta[serving]'."
 
 
@@ -23,13 +23,13 @@ class Request(NamedTuple):
     inputs: Mapping[str, np.ndarray]
 
     def with_inputs(self, inputs: Mapping[str, np.ndarray]) -> Request:
-        """Returns the request with some other inputs, cast to the dtypes of the old ones."""
+        """Returns the request with some inputs replaced, cast to the dtypes of the old ones."""
         cast = {name: x.astype(self.inputs[name].dtype) for name, x in inputs.items()}
         return Request(self.signature, {**self.inputs, **cast})
 
 
 def write_requests(folder: Path, name: str, requests: Sequence[Request]) -> None:
-    """Writes the requests where a server looks for them.
+    """Writes the requests to the file that a server reads.
 
     Args:
         folder: Path. The version's folder.
@@ -76,7 +76,7 @@ def read_requests(folder: Path) -> list[Request]:
             message = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
             inputs = {key: tf.make_ndarray(value) for key, value in message.inputs.items()}
             requests.append(Request(message.model_spec.signature_name, inputs))
-    # The file holds no records, the records no messages, or the messages no arrays.
+    # Any of these can be raised for a broken file, record, message or array.
     except (tf.errors.OpError, DecodeError, TypeError, ValueError) as error:
         raise ValueError(
             f"{folder / FILE} is broken or holds no warmup requests: export the servable again."

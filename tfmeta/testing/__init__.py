@@ -1,4 +1,4 @@
-"""The conformance harness: properties that every learner must have, ours or a user's.
+"""The conformance harness: properties that every learner must have, including users' own.
 
 Use it in a test file of your own:
 

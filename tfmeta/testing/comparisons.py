@@ -8,8 +8,8 @@ import numpy as np
 
 from tfmeta.learners.meta_learner import MetaLearner
 
-# Rounding of float32 through a few layers. Weights are always compared after plain SGD: Adam
-# divides by the gradient's size and so turns rounding into whole steps.
+# The rounding of float32 through a few layers. Weights are always compared after plain SGD: Adam
+# divides by the size of the gradient, which can turn rounding into whole steps.
 RTOL, ATOL = 1e-4, 1e-5
 
 
@@ -28,6 +28,6 @@ def assert_weights_close(
     rtol: float = RTOL,
     atol: float = ATOL,
 ) -> None:
-    """Asserts that two sets of weights of one learner are equal, and names the one that is not."""
+    """Asserts that two sets of a learner's weights are equal; names the first that differs."""
     for variable, a, b in zip(learner.weights, actual, expected, strict=True):
         assert_close(a, b, f"{message}: {variable.path}", rtol, atol)

@@ -1,4 +1,4 @@
-"""Checks of what a learner takes and returns."""
+"""Checks of the inputs and outputs of a learner."""
 
 from __future__ import annotations
 

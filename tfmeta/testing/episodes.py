@@ -1,4 +1,4 @@
-"""Tasks for the checks: seeded, tiny, and told apart by nothing but their support sets."""
+"""Tasks for the checks: seeded, tiny, and distinguished only by their support sets."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def take_tasks(episodes: Episodes, tasks: Any) -> Episodes:
 
 
 def pad(episodes: Episodes, interleaved: bool) -> tuple[Inputs, np.ndarray, np.ndarray]:
-    """Pads tasks with garbage, and adds masks that say so.
+    """Pads tasks with garbage, and adds masks that exclude it.
 
     Args:
         episodes: Episodes. Tasks of `make_episodes`.

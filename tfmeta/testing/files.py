@@ -39,7 +39,7 @@ def check_call_changes_nothing(case: Case) -> None:
 
 
 def check_keras_round_trip(case: Case) -> None:
-    """A learner loaded from a `.keras` file predicts and trains on like the one that was saved."""
+    """A learner loaded from a `.keras` file predicts and trains on like the saved one."""
     episodes = make_episodes(case)
     learner = compiled_learner(case)
     weights_after(learner, episodes)
@@ -50,7 +50,7 @@ def check_keras_round_trip(case: Case) -> None:
         predictions(learner, episodes[0]),
         "the loaded learner predicts differently",
     )
-    # Files do not keep this setting, and both must run alike.
+    # Files do not keep this setting, which must be the same for both learners.
     loaded.run_eagerly = True
     assert_weights_close(
         learner,
@@ -61,7 +61,7 @@ def check_keras_round_trip(case: Case) -> None:
 
 
 def check_adapted_model(case: Case) -> None:
-    """`adapt` gives a model that predicts as call does, also from its file, and never changes."""
+    """The model from `adapt` predicts like the learner, also from its file, and never changes."""
     episodes, learner = make_episodes(case), compiled_learner(case)
     expected = first_predictions(case)[0]
     support_x, support_y, query_x = (

@@ -1,4 +1,4 @@
-"""The learner of a case: made, compiled, trained and asked."""
+"""Makes, compiles, trains and calls the learner of a case."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def loss_of(case: Case, learner: MetaLearner) -> Any:
 
 
 def is_sum(loss: Any) -> bool:
-    """Whether a loss adds up the losses of the tasks instead of averaging them."""
+    """Returns whether a loss sums the losses of the tasks instead of averaging them."""
     return getattr(loss, "reduction", None) == "sum"
 
 
@@ -114,14 +114,14 @@ def first_trained_weights(case: Case) -> list[np.ndarray]:
 
 
 def is_transductive(case: Case) -> bool:
-    """Whether a query's prediction may depend on the other queries."""
+    """Returns whether a query's prediction may depend on the other queries."""
     if case.transductive is not None:
         return case.transductive
     return _class_and_mode(case)[1] == "transductive"
 
 
 def has_custom_training(case: Case) -> bool:
-    """Whether the learner replaces the default training step or the gradients of a task."""
+    """Returns whether the learner replaces the default training step or a task's gradients."""
     if case.custom_training is not None:
         return case.custom_training
     learner_class = _class_and_mode(case)[0]
@@ -147,7 +147,7 @@ def _once(case: Case, name: str, compute: Callable[[], Result]) -> Result:
 
 
 def _read_only(array: np.ndarray) -> np.ndarray:
-    """Copies an array such that no check can change it."""
+    """Copies an array, so that no check can change it."""
     array = np.array(array)
     array.flags.writeable = False
     return array

@@ -16,7 +16,7 @@ ERROR_PROBABILITY = 1e-6
 
 
 def check_learning(case: Case) -> None:
-    """Meta-training on tasks that only their support sets tell apart beats chance by far.
+    """Meta-training on tasks that differ only in their support sets beats chance by far.
 
     A learner that ignores the support set has an expected accuracy of exactly the chance c in each
     task: 1/n_way, because the classes are exchangeable, or 1/2 for the sign of a regression. The

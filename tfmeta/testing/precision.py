@@ -67,7 +67,7 @@ def _compare_with_finite_differences(learner: MetaLearner, episodes: Episodes) -
         loss = learner.compute_loss(
             x=inputs, y=tf.constant(query_y), y_pred=predicted, training=True
         )
-        # A call in training also moves averages and seeds.
+        # A call in training also changes moving averages and seeds.
         restore()
         return float(loss)
 

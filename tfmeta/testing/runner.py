@@ -1,4 +1,4 @@
-"""All checks by name, which of them apply to a case, and how one is run."""
+"""Names all checks, selects those that apply to a case, and runs one."""
 
 from __future__ import annotations
 

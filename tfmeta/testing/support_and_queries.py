@@ -1,4 +1,4 @@
-"""Checks of what the support set and the queries of a task may and may not affect."""
+"""Checks of what the support set and the queries of a task may affect."""
 
 from __future__ import annotations
 

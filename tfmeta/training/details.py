@@ -20,12 +20,12 @@ from tfmeta.version import __version__
 
 
 def machine() -> str:
-    """Returns this machine in words."""
+    """Describes this machine in words."""
     return f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that decide the numbers."""
+    """Returns the versions of Python and of the libraries that results depend on."""
     return {
         "tfmeta": __version__,
         "python": platform.python_version(),
@@ -66,7 +66,7 @@ def write_details(folder: Path, plan: Plan, epoch: int) -> None:
         folder / DETAILS,
         {
             **details,
-            # The last session, where tfmeta 0.1 looks for it.
+            # tfmeta 0.1 looks for the last session here.
             **session,
             "sessions": [*_earlier_sessions(folder / DETAILS), {"epoch": epoch, **session}],
         },
@@ -80,7 +80,7 @@ def class_count(setting: Setting) -> int | None:
 
 
 def data_line(plan: Plan) -> str:
-    """Describes the data and the learner in one line, to be read before training begins.
+    """Describes the data and the learner in one line, to be printed before training.
 
     Args:
         plan: Plan. What is trained.
@@ -105,5 +105,5 @@ def _earlier_sessions(file: Path) -> list[dict[str, Any]]:
     details = json.loads(file.read_text(encoding="utf-8"))
     if "sessions" in details:
         return list(details["sessions"])
-    # The files of tfmeta 0.1 describe the last session alone, and not from which epoch it went on.
+    # The files of tfmeta 0.1 describe only the last session, without its first epoch.
     return [{"epoch": None, **{key: details[key] for key in ("machine", "versions", "threads")}}]

@@ -47,7 +47,7 @@ class EpochSaver(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = time.perf_counter()
-        # Keras does not save the state of seeds (dropout's): derive it from the epoch.
+        # Keras does not save the state of seeds, such as dropout's: derive it from the epoch.
         for i, variable in enumerate(self.model.non_trainable_variables):
             if keras_internals.is_seed_state(variable):
                 keras_internals.set_seed_state(variable, i, epoch * EPOCH_STRIDE)
@@ -56,7 +56,7 @@ class EpochSaver(keras.callbacks.Callback):
         row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}
         sign = 1 if self.higher_is_better else -1
         scores = [sign * r[self.monitor] for r in [*self.history, row]]
-        # Validation may diverge for an epoch, and max() would return its NaN.
+        # nanmax, because validation may diverge in an epoch and give NaN.
         best = np.nanmax([-np.inf, *scores[:-1]])
         if not np.isfinite(row["loss"]):
             raise ValueError(

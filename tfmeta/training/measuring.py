@@ -1,4 +1,4 @@
-"""Measuring a learner as a recipe says."""
+"""Measures a learner by a recipe."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _measured(
     elif batch_norm_layers(learner):
         batch_norm = getattr(learner, "batch_norm", None)
     count = setting.n_episodes if n_episodes is None else n_episodes
-    # The recipe of another kind of learner may count steps that this one does not have.
+    # The recipe may be that of another learner, and give inner steps that this one does not have.
     if inner_steps is None and learner.has_inner_steps:
         inner_steps = setting.inner_steps
     text = "".join(f", {name} {value}" for name, value in setting.changes.items())

@@ -1,4 +1,4 @@
-"""The folder of a run: its files, who may write them, and what can be read from them."""
+"""The folder of a run: checks, locks and reads its files."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
 
 
 def about(folder: str | os.PathLike[str]) -> About:
-    """Returns what a run folder says about its learner.
+    """Returns the facts in a run folder about its learner.
 
     Args:
         folder: str or path. The run folder.
