@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Files of a run folder. `tfmeta.training` writes them, and cannot be imported without TensorFlow.
 RUN_LEARNER, RUN_RECIPE, RUN_DETAILS = "best.keras", "recipe.yaml", "run.json"
+# In the folder of a task; see `tfmeta.tasks`.
+TASK = "task.json"
 # In a run folder and, if its run had one, in a preset.
 EVALUATION = "evaluation.json"
 

@@ -13,11 +13,7 @@ from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
 from tfmeta.preset_files import SERVABLE
 from tfmeta.serving.exporting import export
-from tfmeta.versions import versions
-
-# The names of folders that are being made or deleted: a server does not take them for versions.
-TEMPORARY = ".tmp-"
-
+from tfmeta.versions import publish
 
 def served_learner(learner: MetaLearner) -> MetaLearner:
     """Returns a learner in the mode of batch norm in which a preset's servable has it.
@@ -78,12 +74,8 @@ def renew_servable(
             image_format=image_format,
             example_shape=example_shape,
         )
-        old_versions = versions(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as temporary:
-            shutil.copytree(exported, Path(temporary) / "version")
-            version = folder / str(max(old_versions, default=0) + 1)
-            (Path(temporary) / "version").rename(version)
-    for old_version in old_versions:
-        shutil.rmtree(folder / str(old_version))
-    return version
+        return publish(
+            preset_folder / SERVABLE,
+            lambda version: shutil.copytree(exported, version, dirs_exist_ok=True),
+            keep=1,
+        )
