@@ -51,15 +51,15 @@ def draw() -> None:
             axis.axis("off")
         for axis, query in zip(row[2:], queries, strict=False):
             show(axis, query_x[query], GOOD if query_y[query] == label else BAD)
-    figure.text(0.02, 0.93, "You give one example", fontsize=10)
-    figure.text(0.02, 0.875, "of each new class.", fontsize=10)
-    n_right = int(np.sum(predicted == query_y))
-    left = axes[0, 2].get_position().x0
-    figure.text(left, 0.93, "It sorts the rest. It was never trained on these classes.", fontsize=10)
-    text = f"{n_right} of these {len(query_y)} are right"
-    figure.text(
-        left, 0.875, f"{text}." if n_right == len(query_y) else f"{text} (green).", fontsize=10
-    )
+    n_right, n_queries = int(np.sum(predicted == query_y)), len(query_y)
+    frames = "" if n_right == n_queries else " (green)"
+    texts = {
+        axes[0, 0]: "You label one\nof each class.",
+        axes[0, 2]: "The learner finds the others. It has never seen these five classes before.\n"
+        f"Here, {n_right} of {n_queries} answers are right{frames}.",
+    }
+    for axis, text in texts.items():
+        figure.text(axis.get_position().x0, 0.87, text, fontsize=9.5, linespacing=1.5)
     figure.savefig(PICTURE, metadata={"Software": None})
 
 
