@@ -1,8 +1,8 @@
 """Every snippet of the README and the docs runs, as a reader would run it.
 
-The README's blocks run one by one, each in a folder of its own. Those of a page in docs/ run in their
-order, because later ones use what earlier ones made. By default, training in a snippet is cut to a
-few steps; the large tests run it at full length.
+The README's blocks run one by one, each in a folder of its own. Those of a page in docs/ run in
+their order, because later ones use what earlier ones made. By default, training in a snippet is cut
+to a few steps; the large tests run it at full length.
 """
 
 import contextlib
