@@ -1,17 +1,101 @@
-"""What tests of several folders share."""
+"""Settings of all tests, the tier of large ones, and fixtures that several folders share."""
 
+import hashlib
 import os
+import time
+import zlib
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+# Set before TensorFlow is imported; the processes that tests start inherit it. Workers of
+# pytest-xdist have about a core each, where several threads per operation cost 10 to 15 % more CPU
+# time. Two operations at once were no slower than one, and with one at a time no race between the
+# tasks of a meta-batch could show.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTEROP_THREADS", "2")
+
+
+# === The tier of large tests ===
+
+DAYS = 3
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--large-day",
+        type=int,
+        metavar="DAY",
+        help=f"of the tests marked large, run one of {DAYS} groups, whose turn is on this day: "
+        "days since 1970, for example",
+    )
+    parser.addoption(
+        "--seconds",
+        type=float,
+        metavar="SECONDS",
+        help="start no further test after so long, and skip the rest",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    seconds = config.getoption("--seconds")
+    config.stash[DEADLINE] = None if seconds is None else time.monotonic() + seconds
+
+
+DEADLINE = pytest.StashKey[float | None]()
+LATE = "no time was left (--seconds)"
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keeps the group of the day, and starts with other files each day.
+
+    If time runs out, those at the end do not run, and they should not always be the same ones.
+    """
+    day = config.getoption("--large-day")
+    if day is None:
+        return
+
+    def has_its_turn(item: pytest.Item) -> bool:
+        is_large = item.get_closest_marker("large") is not None
+        return not is_large or zlib.crc32(item.nodeid.encode()) % DAYS == day % DAYS
+
+    config.hook.pytest_deselected(items=[item for item in items if not has_its_turn(item)])
+    items[:] = sorted(
+        filter(has_its_turn, items),
+        key=lambda item: zlib.crc32(f"{day} {item.nodeid.partition('::')[0]}".encode()),
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    deadline = item.config.stash[DEADLINE]
+    if deadline is not None and time.monotonic() > deadline:
+        pytest.skip(LATE)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    if terminalreporter.config.stash[DEADLINE] is None:
+        return
+    reports = terminalreporter.stats
+    late = sum(LATE in str(report.longrepr) for report in reports.get("skipped", []))
+    ran = sum(len(reports.get(outcome, [])) for outcome in ("passed", "failed", "error"))
+    terminalreporter.write_line(f"{ran} tests ran; {late} did not, because time ran out.")
+
+
+# === Data ===
+
 
 @pytest.fixture(scope="session")
 def omniglot_dir() -> Path:
-    """A directory of TensorFlow Datasets that has Omniglot; without one, the test is skipped."""
+    """A directory of TensorFlow Datasets that has Omniglot.
+
+    Without one, the test is skipped, or fails if TFMETA_REQUIRE_OMNIGLOT is set.
+    """
     repository = Path(__file__).resolve().parents[1]
     candidates = [repository.parent / "shared" / "tfds"]
     if os.environ.get("TFDS_DATA_DIR"):
@@ -19,24 +103,30 @@ def omniglot_dir() -> Path:
     for folder in candidates:
         if (folder / "omniglot").is_dir():
             return folder
-    pytest.skip(
-        "needs the real Omniglot: neither TFDS_DATA_DIR nor ../shared/tfds has a folder `omniglot`"
-    )
+    message = "neither TFDS_DATA_DIR nor ../shared/tfds has a folder `omniglot`"
+    if os.environ.get("TFMETA_REQUIRE_OMNIGLOT"):
+        pytest.fail(f"TFMETA_REQUIRE_OMNIGLOT is set, but {message}")
+    pytest.skip(f"needs the real Omniglot: {message}")
 
 
 @pytest.fixture(scope="session")
-def glyphs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory of TensorFlow Datasets with the glyphs, drawn once for all tests."""
+def glyphs_dir(pytestconfig: pytest.Config) -> Path:
+    """A directory of TensorFlow Datasets with the glyphs.
+
+    They take half a minute to draw, so pytest's cache keeps them for later runs, by the code and
+    the libraries that draw and write them.
+    """
     from filelock import FileLock
 
-    from tfmeta.data.glyphs import Glyphs
+    from tfmeta.data import glyphs
 
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = shared / "glyphs"
-    with FileLock(shared / "glyphs.lock"):
-        Glyphs(data_dir=folder).download_and_prepare()
+    digest = hashlib.sha256(Path(glyphs.__file__).read_bytes())
+    for library in ("matplotlib", "pillow", "tensorflow-datasets"):
+        digest.update(f"{library} {metadata.version(library)}".encode())
+    assert pytestconfig.cache is not None
+    folder = pytestconfig.cache.mkdir(f"glyphs-{digest.hexdigest()[:16]}")
+    with FileLock(folder.with_suffix(".lock")):
+        glyphs.Glyphs(data_dir=folder).download_and_prepare()
     return folder
 
 
@@ -140,20 +230,10 @@ def float64() -> Iterator[None]:
 
 @pytest.fixture
 def meta_gradient() -> Callable[..., list[np.ndarray]]:
-    """A function: what one training step subtracts from each trainable variable at rate 1."""
-    import keras
+    """The function `learners_made_small.meta_gradient`."""
+    from learners_made_small import meta_gradient
 
-    def by_sgd(learner: Any, inputs: Any, query_y: Any, loss: Any = "mse") -> list[np.ndarray]:
-        learner.compile(keras.optimizers.SGD(1.0), loss, run_eagerly=True)
-        learner(inputs)
-        before = learner.get_weights()
-        start = [v.numpy() for v in learner.trainable_variables]
-        learner.train_step((inputs, query_y))
-        moved = [v.numpy() for v in learner.trainable_variables]
-        learner.set_weights(before)
-        return [a - b for a, b in zip(start, moved, strict=True)]
-
-    return by_sgd
+    return meta_gradient
 
 
 @pytest.fixture

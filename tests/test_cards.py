@@ -1,22 +1,32 @@
 """Cards say what the evaluations say, and nobody's keyboard is in between."""
 
+import dataclasses
 import json
 import re
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
 import tfmeta
-from tfmeta import cards, presets
+from tfmeta import cards, preset_files, presets
 from tfmeta.cards import BEGIN, END, measured, write_card
 from tfmeta.recipes import Recipe
+from tfmeta.report import Evaluation, Report
 from tfmeta.training import EVALUATION, weights_sha256
+from tfmeta.zoo_table import zoo_table
 
 MODELS = Path(__file__).parent.parent / "models"
 MEASURED = sorted(path.parent for path in MODELS.glob(f"*/{EVALUATION}"))
 ALGORITHMS = MODELS.parent / "docs" / "algorithms.md"
+
+
+def cell(file):
+    """The mean of an evaluation, as a card writes it."""
+    own = Report.read(file).own
+    return cards.cell(own.estimate, own.metric)
 
 
 def result(mean, **others):
@@ -83,7 +93,7 @@ def test_a_card_without_an_evaluation_says_that_it_was_not_trained_and_no_other(
 def test_the_zoo_s_tables_say_what_the_evaluations_say(page, link):
     text = (MODELS.parent / page).read_text(encoding="utf-8")
     written = text[text.index(BEGIN) + len(BEGIN) : text.index(END)].strip()
-    assert written == cards.zoo(MODELS, link)
+    assert written == zoo_table(MODELS, link)
 
 
 def rows_of_the_learners():
@@ -99,10 +109,10 @@ def rows_of_the_learners():
 def test_the_table_of_the_learners_says_what_the_evaluations_say(learner, recipe, budget, accuracy):
     is_file = recipe.suffix == ".yaml"
     evaluation = recipe.with_suffix(".json") if is_file else recipe / EVALUATION
-    assert cards._cell(json.loads(evaluation.read_text(encoding="utf-8")), "accuracy") == accuracy
+    assert cell(evaluation) == accuracy
     recipe = Recipe.load(recipe)
     n_iterations = recipe.training.epochs * recipe.training.steps_per_epoch
-    assert budget == f"{n_iterations:,} × {recipe.episodes['meta_batch_size']}"
+    assert budget == f"{n_iterations:,} × {recipe.episodes.meta_batch_size}"
     section = ALGORITHMS.read_text(encoding="utf-8").split(f"\n### {learner}")[1].split("\n### ")[0]
     assert f"\n**{accuracy} %**" in section
 
@@ -121,8 +131,7 @@ def test_cards_quote_their_runs_of_ten_minutes_and_the_papers():
         own = " ".join((text[: text.index(BEGIN)] + text[text.index(END) :]).split())
         ten_minutes = MODELS / name / "ten_minutes.json"
         if ten_minutes.exists():
-            number = cards._cell(json.loads(ten_minutes.read_text(encoding="utf-8")), "accuracy")
-            assert f"{number} % (`ten_minutes.json`)" in own
+            assert f"{cell(ten_minutes)} % (`ten_minutes.json`)" in own
         assert [row["paper"] for row in rows if str(row.get("paper", "")) not in own] == [], name
 
 
@@ -145,37 +154,26 @@ def test_intervals_in_a_card_s_own_words_are_those_of_an_evaluation_or_a_paper(f
     known = {str(row.get("paper")) for row in published.get(folder.name, [])}
     known |= QUOTED.get(folder.name, set())
 
-    def add(value, metric):
-        if isinstance(value, list):
-            for each in value:
-                add(each, metric)
-        elif isinstance(value, dict):
-            if "ci95" in value:
-                known.add(cards._cell(value, metric))
-            for each in value.values():
-                add(each, metric)
-
     # Of its own, of the models that it names, and of the one that all learners are compared with.
     beside = MODELS / "maml_omniglot_5w1s" / "ten_minutes.json"
     for path in MODELS.glob("*/*.json"):
         names_it = re.search(rf"\b{path.parent.name}\b", own)
         if path.parent == folder or path == beside or names_it:
-            evaluation = json.loads(path.read_text(encoding="utf-8"))
-            add(evaluation, evaluation["metric"])
+            for evaluation in Report.read(path).evaluations:
+                estimates = (evaluation.estimate, *evaluation.steps)
+                known |= {cards.cell(estimate, evaluation.metric) for estimate in estimates}
     assert set(re.findall(r"[\d.]+ ± [\d.]*\d", own)) <= known
 
 
 def test_the_sinusoids_card_says_what_joint_training_gave():
     folder = MODELS / "maml_sinusoid"
     maml, joint = (
-        json.loads((folder / name).read_text(encoding="utf-8"))["by_inner_step"]
-        for name in (EVALUATION, "joint_evaluation.json")
+        Report.read(folder / name).own.steps for name in (EVALUATION, "joint_evaluation.json")
     )
     text = (folder / cards.CARD).read_text(encoding="utf-8")
-    for ours, theirs in zip(maml, joint, strict=True):
-        cells = [cards._cell(result, "mean_squared_error") for result in (ours, theirs)]
-        ratio = theirs["mean"] / ours["mean"]
-        assert f"| {ours['inner_steps']} | {cells[0]} | {cells[1]} | {ratio:.1f} |" in text
+    for step, (ours, theirs) in enumerate(zip(maml, joint, strict=True)):
+        cells = [cards.cell(estimate, "mse") for estimate in (ours, theirs)]
+        assert f"| {step} | {cells[0]} | {cells[1]} | {theirs.mean / ours.mean:.1f} |" in text
 
 
 def test_every_card_says_what_it_is_for_and_what_not():
@@ -187,19 +185,19 @@ def test_every_preset_has_a_card_and_the_recipe_of_its_model():
     for name in presets.list_presets():
         assert MODELS / name in MEASURED
         recipe = yaml.safe_load((MODELS / name / "recipe.yaml").read_text(encoding="utf-8"))
-        assert Recipe.from_dict(recipe).to_dict() == presets.read(presets.find(name)).recipe
+        assert Recipe.from_dict(recipe).to_dict() == preset_files.read(presets.find(name)).recipe
 
 
 @pytest.mark.parametrize("name", presets.list_presets())
 def test_a_preset_has_the_weights_that_were_measured(name):
     digest = weights_sha256(presets.from_preset(name))
-    measured_ones = [
-        json.loads(path.read_text(encoding="utf-8"))
+    reports = [
+        Report.read(path)
         for pattern in (EVALUATION, cards.OF_ANOTHER.format("*"))
         for path in (MODELS / name).glob(pattern)
     ]
-    assert measured_ones
-    assert {evaluation["weights_sha256"] for evaluation in measured_ones} == {digest}
+    assert reports
+    assert {report.weights_sha256 for report in reports} == {digest}
 
 
 def test_a_card_holds_the_numbers_of_the_evaluation(folder):
@@ -209,7 +207,7 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     assert "| 0 | 20.00 ± 1.00 | 20.00 ± 1.00 |" in text
     assert "| 2 | 40.00 ± 1.00 |  |" in text
     assert "1.5 minutes" in text
-    assert "1,234 parameters" in text
+    assert "Parameters: 1,234." in text
     assert "[recipe.yaml](recipe.yaml), 2,000 iterations of 25 tasks." in text
     assert "![learning curve](learning_curve.png)" in text
     seed = json.loads((folder / "evaluation.json").read_text())
@@ -217,6 +215,7 @@ def test_a_card_holds_the_numbers_of_the_evaluation(folder):
     text = measured(folder)
     assert "0: 98.77 ± 0.12 %; 1: 97.00 ± 0.12 %" in text
     assert "1.77 percentage points" in text
+    assert "The first seed is published, whichever is best." in text
 
 
 def test_a_card_says_where_tasks_diverge(folder):
@@ -281,7 +280,7 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     ]
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": rows}))
     mine = "| [`mine`](models/mine) |"
-    assert cards.zoo(tmp_path, "models").splitlines()[2:] == [
+    assert zoo_table(tmp_path, "models").splitlines()[2:] == [
         f"{mine} 5-way 1-shot, `support` | 90.00 ± 0.12 | 98.7 | 95 | ours; fewer steps |",
         f"{mine} 5-way 1-shot, `support`, 1 step | 20.00 ± 1.00 | – | 20 |  |",
         f"{mine} 5-way 5-shot, `support` | 95.00 ± 0.12 | – | – |  |",
@@ -296,17 +295,17 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     ):
         (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [row]}))
         with pytest.raises(ValueError, match=f"has 90\\.00 ± 0\\.12: .*{met_or_missed}"):
-            cards.zoo(tmp_path, "models")
+            zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text("mine: [{note: new, too}]")
     with pytest.raises(ValueError, match=r"mine: unknown \['too'\]; a row has \('paper', 'floor'"):
-        cards.zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"episodes": {"n_way": 9}}]}))
     with pytest.raises(ValueError, match="mine was not measured with"):
-        cards.zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
     for rows in ({}, {"mine": [{}], "yours": [{}]}):
         (tmp_path / "published.yaml").write_text(yaml.safe_dump(rows))
         with pytest.raises(ValueError, match="must have rows for each preset and nothing else"):
-            cards.zoo(tmp_path, "models")
+            zoo_table(tmp_path, "models")
 
 
 def test_an_error_above_its_floor_needs_a_reason_too(tmp_path, monkeypatch):
@@ -315,10 +314,25 @@ def test_an_error_above_its_floor_needs_a_reason_too(tmp_path, monkeypatch):
     (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(regression))
     monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.61}]}))
-    assert "| 0.6000 ± 0.0012 | – | 0.61 |" in cards.zoo(tmp_path, "models")
+    assert "| 0.6000 ± 0.0012 | – | 0.61 |" in zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.59}]}))
     with pytest.raises(ValueError, match=r"expected to reach 0\.59"):
-        cards.zoo(tmp_path, "models")
+        zoo_table(tmp_path, "models")
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "mse"])
+def test_a_result_that_is_not_finite_misses_its_floor(tmp_path, monkeypatch, metric):
+    (tmp_path / "mine").mkdir()
+    diverged = Evaluation.of(metric, np.array([0.9, np.inf]))
+    diverged = dataclasses.replace(diverged, episodes={"n_shot": 1})
+    Report((diverged,), data={"name": "lines"}).write(tmp_path / "mine" / "evaluation.json")
+    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.5}]}))
+    with pytest.raises(ValueError, match=r"expected to reach 0\.5 .*has not finite"):
+        zoo_table(tmp_path, "models")
+    row = {"floor": 0.5, "shortfall": "some tasks diverge"}
+    (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [row]}))
+    assert "| not finite | – | 0.5 | some tasks diverge |" in zoo_table(tmp_path, "models")
 
 
 def test_only_what_is_between_the_marks_is_written_anew(folder):

@@ -1,6 +1,7 @@
 """The meta-test protocol against independent computations."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -10,8 +11,10 @@ import tensorflow as tf
 
 import tfmeta
 from tfmeta.evaluation import Evaluation, evaluate
+from tfmeta.report import Report
 
 RNG = np.random.default_rng(0)
+MEASURED = sorted((Path(__file__).parents[1] / "models").glob("*/*.json"))
 
 
 class Constant(tfmeta.MetaLearner):
@@ -26,6 +29,8 @@ class Constant(tfmeta.MetaLearner):
 
 class Doubling(tfmeta.MetaLearner):
     """Predicts (2·x, -x) for the input x, whatever it is shown."""
+
+    output_kind = "values"
 
     def adapt_task(self, support_x, support_y, support_mask=None, training=False):
         return tf.constant([[2.0, -1.0]])
@@ -103,6 +108,26 @@ def test_targets_without_the_last_dimension_of_one_output_are_regression() -> No
     )
 
 
+def test_what_the_learner_returns_decides_the_metric_and_no_shape_does() -> None:
+    # A regression of as many targets as a classifier of integers has: shapes could not tell.
+    query_y = RNG.normal(size=(4, 5)).astype("float32")
+    with pytest.raises(ValueError, match=r"targets of the queries .* \(4, 5, 2\).*got \(4, 5\)"):
+        evaluate(Doubling(), episodes(query_y)[0], 4)
+
+    class ThreeLogits(Constant):
+        """Three queries, three classes: labels as one-hot vectors would have the same shape."""
+
+    one_hot = np.eye(3, dtype="float32")[RNG.integers(0, 3, size=(4, 3))]
+    with pytest.raises(ValueError, match=r"labels of the queries .* \(4, 3\) .*got \(4, 3, 3\)"):
+        evaluate(ThreeLogits(), episodes(one_hot)[0], 4)
+
+
+def test_targets_that_would_be_broadcast_are_refused() -> None:
+    query_y = RNG.normal(size=(4, 5, 1)).astype("float32")
+    with pytest.raises(ValueError, match=r"must have the shape \(4, 5, 2\) .*got \(4, 5, 1\)"):
+        evaluate(Doubling(), episodes(query_y)[0], 4)
+
+
 @pytest.mark.parametrize("regression", [False, True])
 def test_masked_queries_do_not_count(regression: bool) -> None:
     mask = (RNG.uniform(size=(8, 10)) < 0.6).astype("float32")
@@ -177,9 +202,9 @@ def test_evaluating_changes_no_weight(maml: tfmeta.MAML, sinusoids: Any) -> None
         np.testing.assert_array_equal(old, new)
 
 
-def test_the_summary_survives_json() -> None:
+def test_the_report_survives_json() -> None:
     values = np.array([0.2, 0.4, 0.9], np.float32)
-    result = Evaluation("accuracy", values, np.stack([values / 2, values]))
+    result = Evaluation.of("accuracy", values, np.stack([values / 2, values]))
     summary = json.loads(json.dumps(result.to_dict()))
     assert summary["metric"] == "accuracy"
     assert summary["n_episodes"] == 3
@@ -187,4 +212,21 @@ def test_the_summary_survives_json() -> None:
     for row, row_values in zip(summary["by_inner_step"], (values / 2, values), strict=True):
         assert (row["mean"], row["ci95"]) == pytest.approx(by_hand(row_values), rel=1e-5)
     assert (summary["mean"], summary["ci95"]) == pytest.approx(by_hand(values), rel=1e-5)
-    assert "by_inner_step" not in Evaluation("mse", values).to_dict()
+    again = Evaluation.from_dict(summary)
+    assert (again.estimate, again.steps, again.n_episodes) == (result.estimate, result.steps, 3)
+    assert "by_inner_step" not in Evaluation.of("mse", values).to_dict()
+
+
+def test_tasks_that_diverge_are_null_in_json_and_not_finite_when_read_back() -> None:
+    result = Evaluation.of("mse", np.array([1.0, np.inf]))
+    written = json.loads(json.dumps(result.to_dict()))
+    assert (written["mean"], written["ci95"]) == (None, None)
+    assert not Evaluation.from_dict(written).estimate.is_finite
+
+
+@pytest.mark.parametrize("path", MEASURED, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_evaluations_of_published_models_survive_being_read_and_written(path: Path) -> None:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    again = Report.from_dict(content).to_dict()
+    content.setdefault("batch_norm", None)  # The first files did not say it.
+    assert again == content

@@ -1,6 +1,7 @@
 """Files are the old or the new, whatever happens while they are written."""
 
 import json
+import os
 import threading
 from pathlib import Path
 
@@ -27,13 +28,30 @@ def test_the_new_file_replaces_the_old_and_no_temporary_stays(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_is_being_written_is_not_yet_to_be_seen(tmp_path: Path) -> None:
+def test_what_is_being_written_is_not_seen_yet(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
     path.write_text("old")
     with replacing(path) as temporary:
         temporary.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new"
+
+
+def test_the_file_is_on_the_disk_before_its_new_name_and_the_name_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before, the folder was not written through: after a power cut the file could be gone."""
+    path = tmp_path / "file.txt"
+    synced: list[tuple[int, bool]] = []
+    fsync = os.fsync
+
+    def record(descriptor: int) -> None:
+        synced.append((os.fstat(descriptor).st_ino, path.exists()))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", record)
+    write_text(path, "new")
+    assert synced == [(path.stat().st_ino, False), (tmp_path.stat().st_ino, True)]
 
 
 def test_a_reader_never_sees_a_half_written_file(tmp_path: Path) -> None:

@@ -214,3 +214,59 @@ def test_importing_tfmeta_changes_nothing_about_plain_keras():
             np.testing.assert_array_equal(ours, theirs)
     """
     subprocess.run([sys.executable, "-c", textwrap.dedent(script)], check=True)
+
+
+def test_a_seed_state_that_is_set_gives_the_same_mask_again():
+    """Otherwise a resumed run drops other units than an uninterrupted one."""
+    dropout = keras.layers.Dropout(0.5)
+    x = np.ones((4, 50), "float32")
+    keras_internals.set_seed_state(dropout.seed_generator.state, 3, 7)
+    first = dropout(x, training=True).numpy()
+    assert np.abs(first - dropout(x, training=True).numpy()).max() > 0
+    keras_internals.set_seed_state(dropout.seed_generator.state, 3, 7)
+    np.testing.assert_array_equal(dropout(x, training=True).numpy(), first)
+
+
+def test_a_saved_model_is_parsed_and_garbage_is_refused(tmp_path):
+    module = tf.Module()
+
+    @tf.function(input_signature=[tf.TensorSpec([None])])
+    def double(x):
+        return {"y": 2 * x}
+
+    @tf.function(input_signature=[tf.TensorSpec([None])], jit_compile=True)
+    def compiled(x):
+        return {"y": 2 * x}
+
+    module.double, module.compiled = double, compiled
+    signatures = {"double": double, "compiled": compiled}
+    tf.saved_model.save(module, str(tmp_path), signatures=signatures)
+    (graph,) = keras_internals.meta_graphs((tmp_path / "saved_model.pb").read_bytes())
+    assert {"double", "compiled"} <= set(graph.signature_def)
+    assert keras_internals.SAVED_MODEL_INIT in graph.signature_def
+    nodes = [
+        node for function in graph.graph_def.library.function for node in function.node_def
+    ] + list(graph.graph_def.node)
+    assert any(keras_internals.needs_xla(node) for node in nodes)
+    assert not all(keras_internals.needs_xla(node) for node in nodes)
+    with pytest.raises(ValueError, match="no SavedModel"):
+        keras_internals.meta_graphs(b"garbage")
+
+
+def test_the_cause_of_an_error_in_a_graph_is_one_sentence():
+    @tf.function
+    def fails(x):
+        with tf.control_dependencies([tf.debugging.Assert(x > 0, ["x must be positive"])]):
+            return tf.identity(x)
+
+    with pytest.raises(tf.errors.OpError) as caught:
+        fails(tf.constant(-1))
+    assert "x must be positive" in keras_internals.cause_of(caught.value)
+    with pytest.raises(tf.errors.OpError) as caught:
+        tf.ensure_shape(tf.ones([2]), [3])
+    assert "\n" not in keras_internals.cause_of(caught.value)
+    assert "[2]" in keras_internals.cause_of(caught.value)
+
+
+def test_tensorflow_datasets_tells_its_folder():
+    assert keras_internals.datasets_dir()

@@ -1,4 +1,7 @@
-"""The notebooks run from top to bottom, and are committed with the outputs of such a run."""
+"""The notebooks run from top to bottom, and are committed with the outputs of such a run.
+
+By default they run with small settings; the large tests run them as they are committed.
+"""
 
 import re
 from pathlib import Path
@@ -14,12 +17,14 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 COMMITTED = {path.stem: path for path in NOTEBOOKS}
 
-# Of somebody's machine.
+# Paths of somebody's machine.
 PATHS = re.compile(r"(?<![\w.$])(/(work|tmp|home|root|opt|var|usr|Users)\b|[A-Z]:\\)")
+
+ACCURACY = r"^accuracy(?: of the answers:)? (\d\S+)(?: ±|\n)"
 
 
 def code_cells(notebook: Any) -> list[Any]:
-    """Those of the file, without the one that a run with other parameters adds."""
+    """The code cells of the file, without the one that a run with other parameters adds."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [c for c in cells if "injected-parameters" not in c.metadata.get("tags", [])]
 
@@ -30,12 +35,12 @@ def printed(notebook: Any) -> str:
 
 
 def numbers(pattern: str, notebook: Any) -> list[float]:
-    """What a run printed where the pattern has its group."""
+    """The numbers that a run printed in the place of the pattern's group."""
     return [float(found) for found in re.findall(pattern, printed(notebook), re.MULTILINE)]
 
 
 def kinds(notebook: Any) -> list[set[str]]:
-    """What kinds of output each cell has."""
+    """The kinds of output that each cell has."""
     return [
         {kind for o in cell.outputs for kind in ([o.name] if "name" in o else o.data)}
         for cell in code_cells(notebook)
@@ -44,7 +49,7 @@ def kinds(notebook: Any) -> list[set[str]]:
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """Executes a notebook with small settings, which writes to no folder but a temporary one."""
+    """Executes a notebook, and asserts that it writes to no folder but a temporary one."""
     here, temporary = tmp_path / "here", tmp_path / "temporary"
     here.mkdir()
     temporary.mkdir()
@@ -52,22 +57,22 @@ def run(tmp_path, monkeypatch):
     for variable in ("IPYTHONDIR", "JUPYTER_RUNTIME_DIR"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
 
-    def with_small_settings(name: str) -> Any:
-        executed = execute(COMMITTED[name], here, **SMALL[name])
+    def run(name: str, **parameters: Any) -> Any:
+        executed = execute(COMMITTED[name], here, **parameters)
         assert list(here.iterdir()) == []
         # A kernel that is slow to end is killed before it has removed its folder.
         assert len(list(temporary.iterdir())) <= 1
-        # Else the committed outputs are those of another notebook.
+        # Otherwise the committed outputs are those of another notebook.
         assert kinds(executed) == kinds(nbformat.read(COMMITTED[name], 4))
         return executed
 
-    return with_small_settings
+    return run
 
 
 def test_the_quickstart_learns_to_learn(run, glyphs_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(glyphs_dir))
-    executed = run("quickstart")
-    # Of chance, 0.2.
+    executed = run("quickstart", **SMALL["quickstart"])
+    # Chance is 0.2.
     assert min(numbers(r"^accuracy (\S+) ±", executed)) > 0.4
     adapted, evaluated = numbers(r"^(?:episode \d+: accuracy|in the evaluation:) (\S+)$", executed)
     # A query on the border between two classes may be rounded to the other side.
@@ -75,12 +80,21 @@ def test_the_quickstart_learns_to_learn(run, glyphs_dir, monkeypatch):
 
 
 def test_the_servables_of_a_preset_recognise_what_it_never_saw(run):
-    executed = run("from_preset_to_servable")
+    executed = run("from_preset_to_servable", **SMALL["from_preset_to_servable"])
     (accuracy,) = numbers(r"accuracy of the answers: (\S+)\n", executed)
     assert accuracy > 0.6
     differences = numbers(r"largest difference from the model in memory: (\S+)\n", executed)
     assert len(differences) == 2
     assert max(differences) < 1e-3
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("name", COMMITTED)
+def test_a_whole_run_is_as_good_as_the_committed_one(name, run, glyphs_dir, monkeypatch):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(glyphs_dir))
+    executed, committed = run(name), nbformat.read(COMMITTED[name], 4)
+    accuracies, expected = (numbers(ACCURACY, notebook) for notebook in (executed, committed))
+    assert accuracies == pytest.approx(expected, abs=0.05)
 
 
 @pytest.mark.parametrize("name", COMMITTED)
@@ -107,8 +121,8 @@ def test_committed_outputs_are_those_of_one_clean_run(name):
         "image/png",
     }
     assert sum("image/png" in of_cell for of_cell in kinds(notebook)) >= 3
-    # Of full settings.
-    assert min(numbers(r"^accuracy(?: of the answers:)? (\d\S+)(?: ±|\n)", notebook)) > 0.7
+    # With small settings it would be lower.
+    assert min(numbers(ACCURACY, notebook)) > 0.7
 
 
 @pytest.mark.parametrize("name", COMMITTED)

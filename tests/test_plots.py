@@ -1,5 +1,8 @@
 """Pictures are drawn from real inputs, and show something."""
 
+import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +14,11 @@ from PIL import Image
 
 import tfmeta
 from tfmeta import plots
-from tfmeta.evaluation import Evaluation
+from tfmeta.report import Evaluation
 
 
 class Recorder(tfmeta.MetaLearner):
-    """Predicts the sum of its support targets that are no padding; remembers what it was given."""
+    """Predicts the mean of its support targets that are no padding."""
 
     def adapt_task(self, support_x, support_y, support_mask=None, training=False):
         if support_mask is not None:
@@ -59,8 +62,7 @@ def test_a_learning_curve_is_drawn(tmp_path: Path, metrics: list[str]) -> None:
 @pytest.mark.parametrize("metric", ["mse", "accuracy"])
 def test_an_adaptation_curve_is_drawn(tmp_path: Path, metric: str) -> None:
     values = np.random.default_rng(0).uniform(0.1, 1, size=(3, 10))
-    summary = Evaluation(metric, values[-1], values).to_dict()
-    plots.adaptation_curve(summary, tmp_path / "curve.png")
+    plots.adaptation_curve([Evaluation.of(metric, values[-1], values)], tmp_path / "curve.png")
     check(tmp_path / "curve.png")
 
 
@@ -70,14 +72,13 @@ def test_an_adaptation_curve_has_a_line_for_each_setting_and_the_learners_own_st
     drawn = []
     monkeypatch.setattr(plots, "_write", lambda figure, path: drawn.append(figure))
     values = np.array([[0.1, 0.3], [0.5, 0.7], [np.inf, 0.8]])
-    summary = {
-        **Evaluation("accuracy", np.array([0.8, 0.9]), values).to_dict(),
-        "episodes": {"n_way": 5, "n_shot": 1},
-        "batch_norm": "support",
-        "inner_steps": 50,
-    }
-    other = {**summary, "episodes": {"n_shot": 5}, "batch_norm": None}
-    plots.adaptation_curve({**summary, "also": [other]}, tmp_path / "curve.png")
+    evaluation = dataclasses.replace(
+        Evaluation.of("accuracy", np.array([0.8, 0.9]), values),
+        episodes={"n_way": 5, "n_shot": 1},
+        batch_norm="support",
+    )
+    other = dataclasses.replace(evaluation, episodes={"n_shot": 5}, batch_norm=None)
+    plots.adaptation_curve([evaluation, other], tmp_path / "curve.png", test_inner_steps=50)
     (axis,) = drawn[0].axes
     assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == [
         "5-way 1-shot, support",
@@ -90,9 +91,8 @@ def test_an_adaptation_curve_has_a_line_for_each_setting_and_the_learners_own_st
 
 
 def test_an_adaptation_curve_needs_inner_steps(tmp_path: Path) -> None:
-    summary = Evaluation("mse", np.ones(3)).to_dict()
     with pytest.raises(ValueError, match="without inner_steps"):
-        plots.adaptation_curve(summary, tmp_path / "curve.png")
+        plots.adaptation_curve([Evaluation.of("mse", np.ones(3))], tmp_path / "curve.png")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -162,3 +162,13 @@ def test_fits_to_padded_tasks_ignore_the_padding(
         assert (len(support), len(queries)) == (n_support, n_query)
         mean = inputs["support_y"][t, :n_support].numpy().mean()
         np.testing.assert_allclose(fit[:, 1], mean, rtol=1e-4)
+
+
+def test_the_module_does_without_matplotlib_until_it_draws() -> None:
+    program = """
+import sys
+sys.modules["matplotlib"] = None  # Importing it fails. Keras does without it, too.
+import tfmeta.plots
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

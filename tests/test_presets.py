@@ -3,7 +3,6 @@
 import hashlib
 import http.server
 import json
-import os
 import shutil
 import signal
 import ssl
@@ -22,7 +21,7 @@ import tensorflow as tf
 import trustme
 
 import tfmeta
-from tfmeta import backbones, presets
+from tfmeta import backbones, preset_files, presets, zoo
 from tfmeta.data import ImageFormat
 
 SHAPE = (8, 8, 1)
@@ -106,17 +105,17 @@ def test_a_saved_learner_comes_back_without_its_optimizer(tmp_path):
     back = tfmeta.from_preset(tmp_path / "preset")
     np.testing.assert_array_equal(predictions(back), expected)
     assert not back.compiled
-    with zipfile.ZipFile(tmp_path / "preset" / presets.LEARNER) as file:
+    with zipfile.ZipFile(tmp_path / "preset" / preset_files.LEARNER) as file:
         assert b"optimizer" not in file.read("model.weights.h5")
     assert trained.optimizer is not None
 
 
 def test_what_is_known_besides_comes_back(saved):
-    preset = presets.read(saved)
+    preset = preset_files.read(saved)
     assert preset.image_format == ImageFormat(*SHAPE)
     assert preset.example_shape == list(SHAPE)
     assert preset.recipe is None
-    digest = hashlib.sha256((saved / presets.LEARNER).read_bytes()).hexdigest()
+    digest = hashlib.sha256((saved / preset_files.LEARNER).read_bytes()).hexdigest()
     assert preset.sha256 == digest
 
 
@@ -133,67 +132,73 @@ def test_a_preset_is_not_overwritten_and_needs_weights(saved, tmp_path):
     assert not (tmp_path / "bare").exists()
 
 
+def test_a_failing_save_leaves_nothing_and_the_next_one_works(saved, tmp_path, monkeypatch):
+    folder = tmp_path / "new" / "preset"
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        preset_files.save(learner(), folder, recipe={"learner": object()})
+    assert not folder.parent.exists()
+    (folder / "servable").mkdir(parents=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(preset_files, "_sha256", fail)
+        with pytest.raises(OSError, match="disk is full"):
+            learner().save_to_preset(folder)
+    assert names_in(folder) == ["servable"]
+    learner().save_to_preset(folder)
+    assert names_in(folder) == [preset_files.LEARNER, preset_files.PRESET, "servable"]
+    np.testing.assert_array_equal(
+        predictions(tfmeta.from_preset(folder)), predictions(tfmeta.from_preset(saved))
+    )
+
+
+def fail(*arguments):
+    raise OSError("the disk is full")
+
+
+def names_in(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_of_savers_at_once_one_succeeds_and_the_others_are_told(tmp_path):
+    """Before, each checked first and wrote then: the digest of one, and the weights of another."""
+    start, told = threading.Barrier(4), []
+
+    def save(saver):
+        start.wait()
+        try:
+            saver.save_to_preset(tmp_path / "preset")
+        except ValueError as error:
+            told.append(str(error))
+
+    savers = [learner(seed) for seed in range(4)]
+    threads = [threading.Thread(target=save, args=(saver,)) for saver in savers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(100)
+    assert len(told) == 3
+    assert all("holds a preset already" in text for text in told)
+    found = predictions(tfmeta.from_preset(tmp_path / "preset"))
+    assert sum(np.array_equal(found, predictions(saver)) for saver in savers) == 1
+    assert names_in(tmp_path / "preset") == [preset_files.LEARNER, preset_files.PRESET]
+
+
+def test_a_preset_cut_off_before_its_description_can_be_saved_again(saved):
+    """As if the process had been killed between the two files."""
+    (saved / preset_files.PRESET).unlink()
+    with pytest.raises(ValueError, match="There is no preset"):
+        tfmeta.from_preset(saved)
+    learner(1).save_to_preset(saved)
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(saved)), predictions(learner(1)))
+
+
 # === The zoo ===
 
 
-def test_an_installed_wheel_has_the_presets(tmp_path):
-    """In an empty folder, without the repository and without a network."""
-    root = Path(__file__).parent.parent
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    # A copy: building writes into the source.
-    for name in ("tfmeta", "saved_models"):
-        shutil.copytree(root / name, tmp_path / "source" / name, symlinks=True)
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "tfmeta_cli.py"):
-        shutil.copy(root / name, tmp_path / "source")
-    wheel = [*pip, "wheel", "--no-deps", "--wheel-dir", tmp_path, tmp_path / "source"]
-    subprocess.run(wheel, check=True)
-    site, empty = tmp_path / "site", tmp_path / "empty"
-    (file,) = tmp_path.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", site, file], check=True)
-    empty.mkdir()
-    code = """
-import socket, sys
-def refuse(*arguments):
-    raise OSError("there is no network")
-socket.socket.connect = socket.create_connection = refuse
-import numpy as np
-import tfmeta
-assert tfmeta.__file__.startswith(sys.argv[1]), tfmeta.__file__
-for name in tfmeta.list_presets():
-    learner = tfmeta.from_preset(name)
-    x = np.random.default_rng(0).random((5, *learner.example_shape), "float32")
-    y = x if learner.output_kind == "values" else np.arange(5)
-    predictions = learner.adapt(x, y).predict(x, batch_size=5, verbose=0)
-    print(name, predictions.tobytes().hex())
-"""
-    environment = {**os.environ, "PYTHONPATH": str(site)}
-    output = subprocess.run(
-        [sys.executable, "-c", code, str(site)],
-        cwd=empty,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert output.returncode == 0, output.stderr
-    assert files_in(site / "tfmeta" / "saved_models") == files_in(presets.ZOO)
-    there = dict(line.split() for line in output.stdout.splitlines())
-    assert list(there) == tfmeta.list_presets()
-    for name, predictions in there.items():
-        np.testing.assert_allclose(
-            np.frombuffer(bytes.fromhex(predictions), "float32"),
-            adapted_and_predicted(tfmeta.from_preset(name)).ravel(),
-            rtol=1e-4,
-            atol=1e-5,
-        )
-
-
-def files_in(folder):
-    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
-
-
 def test_the_zoo_is_small():
-    assert sum(p.stat().st_size for p in presets.ZOO.rglob("*") if p.is_file()) < 40 * 2**20
+    (folder,) = [folder for folder in zoo.FOLDERS if folder.is_dir()]
+    sizes = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+    assert len(sizes) > 60
+    assert sum(sizes) < 40 * 2**20
 
 
 @pytest.mark.parametrize("name", presets.list_presets())
@@ -201,11 +206,11 @@ def test_the_servable_of_a_preset_answers_as_the_preset(name):
     learner = tfmeta.from_preset(name)
     expected = adapted_and_predicted(learner)
     assert np.isfinite(expected).all()
-    assert list(learner.example_shape) == presets.read(presets.find(name)).example_shape
+    assert list(learner.example_shape) == preset_files.read(presets.find(name)).example_shape
     if learner.output_kind == "logits":
         expected = tf.nn.softmax(expected).numpy()
     x, y = examples(learner)
-    servable = tf.saved_model.load(str(presets.find(name) / presets.SERVABLE / "1"))
+    servable = tf.saved_model.load(str(presets.find(name) / preset_files.SERVABLE / "1"))
     answer = servable.signatures["adapt_and_predict"](
         support_x=x[None],
         support_y=y[None],
@@ -248,18 +253,34 @@ def test_no_name_is_told_even_in_a_preset_s_folder(saved, monkeypatch):
 
 
 def test_the_nearest_name_is_told(monkeypatch, saved, tmp_path):
-    monkeypatch.setattr(presets, "ZOO", tmp_path)
+    monkeypatch.setattr(zoo, "FOLDERS", (tmp_path / "missing", tmp_path))
     assert tfmeta.list_presets() == ["mine"]
     assert tfmeta.from_preset("mine").inner_steps == 2
     with pytest.raises(ValueError, match="did you mean 'mine'"):
         tfmeta.from_preset("mime")
 
 
+def test_a_missing_zoo_is_told_but_folders_still_load(monkeypatch, saved, tmp_path):
+    monkeypatch.setattr(zoo, "FOLDERS", (tmp_path / "missing",))
+    with pytest.raises(RuntimeError, match="presets are missing"):
+        tfmeta.list_presets()
+    with pytest.raises(ValueError, match="There is no preset 'maml_sinusoid'"):
+        tfmeta.from_preset("maml_sinusoid")
+    assert tfmeta.from_preset(saved).inner_steps == 2
+
+
+def test_a_class_loads_its_own_presets_only(saved):
+    assert tfmeta.MAML.from_preset(saved).inner_steps == 2
+    assert tfmeta.MetaLearner.from_preset(saved).inner_steps == 2
+    with pytest.raises(ValueError, match="of the class Reptile; it has a MAML"):
+        tfmeta.Reptile.from_preset(saved)
+
+
 # === What is broken, altered or foreign ===
 
 
 def test_an_altered_or_truncated_file_is_refused(saved):
-    file = saved / presets.LEARNER
+    file = saved / preset_files.LEARNER
     content = file.read_bytes()
     for broken in (
         content[:-1],
@@ -273,6 +294,20 @@ def test_an_altered_or_truncated_file_is_refused(saved):
     file.unlink()
     with pytest.raises(ValueError, match=r"lacks its learner\.keras"):
         tfmeta.from_preset(saved)
+
+
+def test_what_is_loaded_is_what_was_hashed(saved, monkeypatch):
+    """Before, Keras opened the file again, which may have been exchanged meanwhile."""
+    expected = predictions(tfmeta.from_preset(saved))
+    check = preset_files.checked_bytes
+
+    def check_and_exchange(folder):
+        content = check(folder)
+        learner(1).save(folder / preset_files.LEARNER)
+        return content
+
+    monkeypatch.setattr(preset_files, "checked_bytes", check_and_exchange)
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(saved)), expected)
 
 
 @pytest.mark.parametrize(
@@ -291,7 +326,7 @@ def test_an_altered_or_truncated_file_is_refused(saved):
     ],
 )
 def test_a_foreign_description_is_refused(content, message, saved):
-    (saved / presets.PRESET).write_bytes(
+    (saved / preset_files.PRESET).write_bytes(
         content if isinstance(content, bytes) else content.encode()
     )
     with pytest.raises(ValueError, match=message):
@@ -321,38 +356,38 @@ def test_a_wrong_image_format_is_refused(saved):
 
 
 def change(folder, **values):
-    file = folder / presets.PRESET
+    file = folder / preset_files.PRESET
     file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
 
 
 def sign(folder):
     """So that only what is in the file can be refused."""
-    digest = hashlib.sha256((folder / presets.LEARNER).read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / preset_files.LEARNER).read_bytes()).hexdigest()
     change(folder, sha256=digest)
 
 
 def unzipped(folder):
-    with zipfile.ZipFile(folder / presets.LEARNER) as file:
+    with zipfile.ZipFile(folder / preset_files.LEARNER) as file:
         return {name: file.read(name) for name in file.namelist()}
 
 
 def zip_and_sign(folder, files):
-    with zipfile.ZipFile(folder / presets.LEARNER, "w") as file:
+    with zipfile.ZipFile(folder / preset_files.LEARNER, "w") as file:
         for name, data in files.items():
             file.writestr(name, data)
     sign(folder)
 
 
 def test_another_model_is_refused(saved):
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(saved / presets.LEARNER)
+    keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)]).save(saved / preset_files.LEARNER)
     sign(saved)
-    with pytest.raises(ValueError, match="must hold a learner of tfmeta"):
+    with pytest.raises(ValueError, match="of the class MetaLearner; it has a Sequential"):
         tfmeta.from_preset(saved)
 
 
 @pytest.mark.parametrize("content", [b"", b"no archive", b"PK\x03\x04"])
 def test_no_model_is_refused(content, saved):
-    (saved / presets.LEARNER).write_bytes(content)
+    (saved / preset_files.LEARNER).write_bytes(content)
     sign(saved)
     with pytest.raises(ValueError, match="does not load"):
         tfmeta.from_preset(saved)
@@ -379,13 +414,13 @@ def test_nothing_of_a_hostile_file_is_executed(saved, tmp_path):
         {
             "module": "keras.utils",
             "class_name": "get_file",
-            "config": {"origin": f"file://{saved}/{presets.PRESET}", "cache_dir": str(victim)},
+            "config": {"origin": f"file://{saved}/{preset_files.PRESET}", "cache_dir": str(victim)},
             "registered_name": None,
         },
     ]
-    good = (saved / presets.LEARNER).read_bytes()
+    good = (saved / preset_files.LEARNER).read_bytes()
     for layer in hostile:
-        (saved / presets.LEARNER).write_bytes(good)
+        (saved / preset_files.LEARNER).write_bytes(good)
         files = unzipped(saved)
         config = json.loads(files["config.json"])
         config["config"]["network"]["config"]["layers"][1] |= layer
@@ -479,17 +514,34 @@ def test_an_address_is_downloaded_once(server, saved, tmp_path):
     for address in (f"{server.address}/mine", f"{server.address}/mine/"):
         np.testing.assert_array_equal(predictions(tfmeta.from_preset(address)), expected)
     assert server.asked == ["/mine/preset.json", "/mine/learner.keras"]
-    assert {p.name for p in cached(tmp_path)} == {presets.PRESET, presets.LEARNER}
+    assert {p.name for p in cached(tmp_path)} == {preset_files.PRESET, preset_files.LEARNER}
 
 
 def test_a_cached_file_that_was_altered_is_downloaded_again(server, tmp_path):
     tfmeta.from_preset(f"{server.address}/mine")
-    for name in (presets.LEARNER, presets.PRESET):
+    for name in (preset_files.LEARNER, preset_files.PRESET):
         (file,) = [p for p in cached(tmp_path) if p.name == name][-1:]
         file.write_bytes(b"{")
         server.asked.clear()
         tfmeta.from_preset(f"{server.address}/mine")
         assert len(server.asked) == 2
+
+
+def test_a_preset_that_changed_is_downloaded_again_only_if_asked(server, saved):
+    address = f"{server.address}/mine"
+    before = predictions(tfmeta.from_preset(address))
+    shutil.rmtree(saved)
+    learner(1).save_to_preset(saved)
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(address)), before)
+    after = predictions(learner(1))
+    assert np.abs(after - before).max() > 1e-3
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(address, refresh=True)), after)
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(address)), after)
+    # Without the network, what is in the cache stays usable.
+    (saved / preset_files.LEARNER).unlink()
+    with pytest.raises(ValueError, match="could not be downloaded"):
+        tfmeta.MAML.from_preset(address, refresh=True)
+    np.testing.assert_array_equal(predictions(tfmeta.from_preset(address)), after)
 
 
 def test_a_broken_download_leaves_nothing(server, saved, tmp_path):
@@ -500,7 +552,7 @@ def test_a_broken_download_leaves_nothing(server, saved, tmp_path):
     server.cut = None
     with pytest.raises(ValueError, match=r"could not be downloaded.*404"):
         tfmeta.from_preset(f"{server.address}/other")
-    (saved / presets.LEARNER).write_bytes(b"altered")
+    (saved / preset_files.LEARNER).write_bytes(b"altered")
     with pytest.raises(ValueError, match="SHA-256"):
         tfmeta.from_preset(f"{server.address}/mine")
     assert cached(tmp_path) == []
@@ -518,7 +570,7 @@ def test_after_a_download_was_killed_the_next_one_works(server, saved, tmp_path)
         predictions(tfmeta.from_preset(f"{server.address}/mine")), expected
     )
     # Nothing of the first one is left.
-    assert [path.name for path in cached(tmp_path)] == [presets.LEARNER, presets.PRESET]
+    assert [path.name for path in cached(tmp_path)] == [preset_files.LEARNER, preset_files.PRESET]
 
 
 def test_an_unknown_certificate_is_refused(server, monkeypatch):
@@ -563,15 +615,20 @@ def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monk
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "home"))
     import huggingface_hub
 
-    def download(repository, name):
+    asked = []
+
+    def download(repository, name, revision):
         assert repository == "owner/zoo"
-        assert name in ("mine/preset.json", "mine/learner.keras")
+        asked.append((name, revision))
         return str(saved.parent / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
-    assert tfmeta.from_preset("hf://owner/zoo/mine").inner_steps == 2
-    for address in ("hf://owner", "hf://owner/", "hf:///zoo/mine"):
-        with pytest.raises(ValueError, match="hf://owner/repository or a folder"):
+    for revision, name in ((None, ""), ("v1.0", "@v1.0"), ("refs/pr/1", "@refs%2Fpr%2F1")):
+        assert tfmeta.from_preset(f"hf://owner/zoo{name}/mine").inner_steps == 2
+        assert asked == [("mine/preset.json", revision), ("mine/learner.keras", revision)]
+        asked.clear()
+    for address in ("hf://owner", "hf://owner/", "hf:///zoo/mine", "hf://owner/zoo@/mine"):
+        with pytest.raises(ValueError, match="hf://owner/repository, or a folder"):
             tfmeta.from_preset(address)
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(ValueError, match=r"pip install .tfmeta\[hf\]"):

@@ -1,5 +1,7 @@
 """The conformance harness passes right learners and catches wrong ones."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import tensorflow as tf
 import tfmeta
 from tfmeta import MetaLearner
 from tfmeta.testing import CHECKS, Case, checks, run
+from tfmeta.testing.episodes import make_episodes
+from tfmeta.testing.learner_runs import first_predictions, first_trained_weights
 
 
 def network(n_outputs=3, batch_norm=True):
@@ -24,7 +28,7 @@ def permute_last_layer(learner, order):
 def maml(name, inner_steps=2, **options):
     return Case(
         name,
-        lambda: tfmeta.MAML(network(), 0.5, inner_steps=inner_steps, **options),
+        lambda: tfmeta.MAML(network(), inner_learning_rate=0.5, inner_steps=inner_steps, **options),
         permute_outputs=permute_last_layer,
         exact_gradient=not options.get("first_order"),
         training_steps=60,
@@ -33,7 +37,7 @@ def maml(name, inner_steps=2, **options):
 
 @keras.saving.register_keras_serializable("test_testing")
 class Prototypes(MetaLearner):
-    """A user's own learner: as many classes as the support set has."""
+    """A user's own learner. It tells apart as many classes as the support set has."""
 
     def __init__(self, encoder, **kwargs):
         super().__init__(**kwargs)
@@ -42,9 +46,10 @@ class Prototypes(MetaLearner):
     def embed(self, x, training):
         return tf.cast(self.encoder(x, training=training), self.variable_dtype)
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         labels = tf.cast(support_y, tf.int32)
-        n_way = tf.reduce_max(labels) + 1
+        if n_way is None:
+            n_way = tf.reduce_max(labels) + 1
         members = tf.one_hot(labels, n_way, axis=0, dtype=self.variable_dtype)
         if support_mask is not None:
             members *= tf.cast(support_mask, members.dtype)
@@ -69,33 +74,29 @@ def prototypes(learner=Prototypes, **options):
     return Case(learner.__name__, lambda: learner(network(6, batch_norm=False)), **options)
 
 
-CASES = [
-    maml("transductive MAML"),
-    maml("MAML with the support set's statistics", batch_norm="support"),
-    maml("MAML with running averages", inner_steps=1, batch_norm="running"),
-    maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"),
-    Case(
-        "MAML for regression",
-        lambda: tfmeta.MAML(network(1, batch_norm=False), 0.1, inner_steps=2, inner_loss="mse"),
-        n_way=None,
-        transductive=False,
+TRANSDUCTIVE = maml("transductive MAML")
+REGRESSION = Case(
+    "MAML for regression",
+    lambda: tfmeta.MAML(
+        network(1, batch_norm=False), inner_learning_rate=0.1, inner_steps=2, inner_loss="mse"
     ),
-    prototypes(),
-]
-
-
-@pytest.mark.parametrize(
-    ("case", "check"),
-    [
-        pytest.param(case, check, id=f"{case.name}-{check}")
-        for case in CASES[3:]  # Those before, and more, are in learners/test_conformance.py.
-        for check in checks(case)
-    ],
+    n_way=None,
+    transductive=False,
 )
-def test_right_learners_pass(case, check):
+USERS = prototypes(training_steps=20, transductive=False, custom_training=False)
+
+
+# All of our own learners are in learners/test_conformance.py.
+@pytest.mark.parametrize("check", checks(USERS))
+def test_a_right_learner_of_a_user_passes(check):
     policy = keras.config.floatx(), keras.config.dtype_policy().name
-    run(check, case)
+    run(check, USERS)
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == policy
+
+
+@pytest.mark.parametrize("check", ["contract", "float64"])
+def test_a_first_order_learner_that_says_so_passes(check):
+    run(check, maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"))
 
 
 @pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
@@ -107,10 +108,50 @@ def test_the_loss_may_be_reduced_otherwise(check, reduction):
 
 def test_the_checks_that_apply_are_those_of_the_method():
     every = set(CHECKS)
-    assert every - set(checks(CASES[0])) == {"other_queries"}
-    assert every - set(checks(CASES[4])) == {"label_permutation"}
+    assert every - set(checks(TRANSDUCTIVE)) == {"other_queries"}
+    assert every - set(checks(REGRESSION)) == {"label_permutation"}
     assert every - set(checks(prototypes(support_order_matters=True))) == {"support_order"}
     assert every - set(checks(prototypes(HalfStep))) == {"train_step_equals_default"}
+    # What a case says goes before what its learner is.
+    assert every - set(checks(prototypes(transductive=True))) == {"other_queries"}
+    assert every - set(checks(prototypes(custom_training=True))) == {"train_step_equals_default"}
+
+
+@pytest.fixture
+def counted():
+    """A case, and a list that grows whenever it makes a learner."""
+    made = []
+
+    def make():
+        made.append(1)
+        return Prototypes(network(6, batch_norm=False))
+
+    return Case("counted", make), made
+
+
+def test_a_case_is_looked_at_once_and_only_if_it_does_not_say_what_it_is(counted):
+    case, made = counted
+    checks(dataclasses.replace(case, transductive=False, custom_training=False))
+    assert len(made) == 0
+    assert checks(case) == checks(case)
+    assert len(made) == 1
+
+
+def test_checks_share_results_of_the_same_precision_which_none_can_change(counted, float64):
+    case, made = counted
+    in_float64 = first_predictions(case)
+    assert first_predictions(case) is in_float64
+    (first, *_), n_made = first_trained_weights(case), len(made)
+    first_trained_weights(case)
+    assert len(made) == n_made == 2
+    for array in (in_float64, first):
+        with pytest.raises(ValueError, match="read-only"):
+            array += 1
+    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
+    assert in_float64.dtype == "float64"
+    assert first_predictions(case).dtype == "float32"
+    assert first_predictions(dataclasses.replace(case)) is not first_predictions(case)
 
 
 # === Wrong learners ===
@@ -122,17 +163,17 @@ def register(learner):
 
 @register
 class IgnoresTheSupportSet(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         return {"prototypes": self.embed(tf.eye(3, 4), training)}
 
 
 @register
 class IgnoresTheLabels(Prototypes):
-    """The positions of the examples must not betray their classes."""
+    """It guesses classes from the positions of examples, which must not betray them."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         labels = tf.cumsum(tf.ones_like(support_y)) % 3
-        return super().adapt_task(support_x, labels, support_mask, training)
+        return super().adapt_task(support_x, labels, support_mask, training, n_way)
 
 
 class Counting(Prototypes):
@@ -150,32 +191,32 @@ class CountsCalls(Counting):
 
 @register
 class CountsAdaptations(Counting):
-    """What `adapt_task` assigns is discarded in `call`, but not in `adapt`."""
+    """`call` discards what `adapt_task` assigns, but `adapt` does not."""
 
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         self.count.assign_add(1.0)
-        return super().adapt_task(support_x, support_y, support_mask, training)
+        return super().adapt_task(support_x, support_y, support_mask, training, n_way)
 
 
 @register
 class PrefersTheFirst(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
-        state = super().adapt_task(support_x, support_y, support_mask, training)
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
+        state = super().adapt_task(support_x, support_y, support_mask, training, n_way)
         return {"prototypes": state["prototypes"] + 0.1 * self.embed(support_x[:1], training)}
 
 
 @register
 class IgnoresTheMask(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
-        return super().adapt_task(support_x, support_y, None, training)
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
+        return super().adapt_task(support_x, support_y, None, training, n_way)
 
 
 @register
 class TakesPaddingToBeLast(Prototypes):
-    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False, n_way=None):
         if support_mask is not None:
             support_mask = tf.sort(support_mask, direction="DESCENDING")
-        return super().adapt_task(support_x, support_y, support_mask, training)
+        return super().adapt_task(support_x, support_y, support_mask, training, n_way)
 
 
 class Scaled(Prototypes):
@@ -251,7 +292,7 @@ class Unlearns(Prototypes):
 
 @register
 class SumsTasks(Prototypes):
-    """With hooks that are its own, but `train_step` as it is."""
+    """It replaces a private hook, and neither `train_step` nor `task_gradients`."""
 
     def _task_weights(self, n_tasks, sample_weight):
         return tf.ones([n_tasks], keras.config.floatx())
@@ -310,9 +351,9 @@ WRONG = [
     (PrefersTheFirst, "support_order", "predictions depend on the order of the support set"),
     (IgnoresTheMask, "masking", "padding at the end changes predictions"),
     (TakesPaddingToBeLast, "masking", "padding in between changes predictions"),
-    (ForgetsAnOption, "keras_round_trip", "the loaded learner predicts otherwise"),
-    (ForgetsAnOptionOfTraining, "keras_round_trip", "the loaded learner trains on otherwise"),
-    (MixesTasks, "meta_batch_size", "is predicted otherwise beside other tasks"),
+    (ForgetsAnOption, "keras_round_trip", "the loaded learner predicts differently"),
+    (ForgetsAnOptionOfTraining, "keras_round_trip", "the loaded learner trains on differently"),
+    (MixesTasks, "meta_batch_size", "is predicted differently beside other tasks"),
     (PrefersTheFirstTask, "task_order", "predictions depend on the order of the tasks"),
     (NormalisesOverQueries, "other_queries", "depends on the queries beside it"),
     (NormalisesOverQueries, "adapted_model", "a query among a thousand"),
@@ -327,7 +368,7 @@ WRONG = [
     (CannotMix, "mixed_bfloat16", "Error"),
     (TraceTimeBranch, "eager_equals_graph", "call differs in a graph"),
     (ProbabilitiesOfOne, "contract", r"shape \(2, 9, 1\), not \(2, 9, 3\)"),
-    (SharesItsEncoder, "adapted_model", "meta-training on changes the adapted model"),
+    (SharesItsEncoder, "adapted_model", "training the learner on changes the adapted model"),
     (AdaptsToAnything, "bad_input", "NaN: no error was raised"),
 ]
 
@@ -352,7 +393,7 @@ def test_a_first_order_learner_does_not_pass_as_an_exact_one():
 
 def test_output_units_must_be_permuted_with_the_labels():
     with pytest.raises(AssertionError, match="logits are not permuted"):
-        run("label_permutation", Case("MAML", CASES[0].make))
+        run("label_permutation", Case("MAML", TRANSDUCTIVE.make))
 
 
 def test_tasks_that_betray_their_labels_do_not_show_learning(monkeypatch):
@@ -361,8 +402,9 @@ def test_tasks_that_betray_their_labels_do_not_show_learning(monkeypatch):
         inputs["query_x"][..., :3] += 5 * np.eye(3, dtype="float32")[query_y]
         return inputs, query_y
 
-    episodes = tfmeta.testing._episodes
-    monkeypatch.setattr(tfmeta.testing, "_episodes", betrayed)
+    episodes = make_episodes
+    for module in ("episodes", "learning"):
+        monkeypatch.setattr(f"tfmeta.testing.{module}.make_episodes", betrayed)
     with pytest.raises(AssertionError, match="with unrelated support labels"):
         run("learning", prototypes(IgnoresTheSupportSet, training_steps=30))
 

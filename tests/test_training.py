@@ -5,7 +5,6 @@ Run as a script, this file is the run that is killed: see `killed_run`.
 
 import copy
 import csv
-import dataclasses
 import json
 import os
 import signal
@@ -20,8 +19,12 @@ import numpy as np
 import pytest
 import yaml
 
-from tfmeta import recipes, training
-from tfmeta.recipes import Recipe
+from tfmeta import training
+from tfmeta.evaluation import evaluate
+from tfmeta.recipes import Recipe, plan
+from tfmeta.training import epoch_saver, meta_training
+from tfmeta.training.epoch_saver import EpochSaver
+from tfmeta.training.run_folder import LOCK, held
 
 CONTENT: dict[str, Any] = {
     "name": "tiny",
@@ -44,7 +47,7 @@ DROPOUT: dict[str, Any] = {
     **CONTENT,
     "data": {"name": "digits"},
     "episodes": {"n_way": 2, "n_shot": 2, "n_query": 3, "meta_batch_size": 3},
-    "network": {"name": "dropout"},
+    "network": {"name": "linear"},
     "learner": {"name": "maml", "inner_learning_rate": 0.1, "batch_norm": "running"},
 }
 
@@ -56,6 +59,7 @@ def recipe_of(content: dict[str, Any] = CONTENT, **changes: Any) -> Recipe:
 
 
 def dropout_network(n_way: int, input_shape: Sequence[int]) -> keras.Model:
+    """The network that replaces `linear` in the tests."""
     return keras.Sequential(
         [
             keras.Input(tuple(input_shape)),
@@ -95,7 +99,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_leaves_all_its_files_and_no_temporary(run: Path) -> None:
-    assert sorted(p.name for p in run.iterdir()) == [
+    # The lock file is empty, and some platforms remove it.
+    assert sorted(p.name for p in run.iterdir() if p.name != LOCK) == [
         "adaptation_curve.png",
         "best.keras",
         "checkpoint.keras",
@@ -107,12 +112,12 @@ def test_a_run_leaves_all_its_files_and_no_temporary(run: Path) -> None:
         "recipe.yaml",
         "run.json",
     ]
-    assert all(p.stat().st_size > 0 for p in run.rglob("*"))
+    assert all(p.stat().st_size > 0 for p in run.rglob("*") if p.name != LOCK)
     assert {p.parent.name for p in run.rglob("*tfevents*")} == {"train", "validation"}
 
 
 def test_the_recipe_is_kept_as_it_was_run(run: Path) -> None:
-    assert Recipe.load(run) == recipe_of()
+    assert Recipe.load(run).to_dict() == recipe_of().to_dict()
 
 
 def test_the_details_tell_versions_and_preprocessing(run: Path) -> None:
@@ -120,6 +125,52 @@ def test_the_details_tell_versions_and_preprocessing(run: Path) -> None:
     assert details["versions"]["keras"] == keras.__version__
     assert details["example_shape"] == [1]
     assert details["image_format"] is None
+    assert details["data"] == {"train": None, "validation": None, "test": None}
+    (session,) = details["sessions"]
+    assert session == {
+        "epoch": 0,
+        **{name: details[name] for name in ("machine", "versions", "threads")},
+    }
+
+
+def test_the_details_list_the_classes_that_were_held_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
+    recipe = recipe_of(DROPOUT, epochs=1, steps_per_epoch=1)
+    training.train(recipe, tmp_path)
+    details = json.loads((tmp_path / "run.json").read_text())
+    assert details["data"] == {"train": 4, "validation": 2, "test": 4}
+    assert details["test_classes"] == plan.load_data(recipe, "test").class_names
+    out = capsys.readouterr().out
+    line = "digits: 4 / 2 / 4 classes for training / validation / test, examples of 8×8×1. MAML"
+    assert out.startswith(line)
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "now"])
+def test_each_session_of_a_resumed_run_is_kept(tmp_path: Path, version: str) -> None:
+    class Stopped(Exception):
+        pass
+
+    def stop(*args: Any) -> None:
+        raise Stopped
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EpochSaver, "on_train_batch_begin", stop)
+        with pytest.raises(Stopped):
+            training.train(recipe_of(), tmp_path)
+    details = json.loads((tmp_path / "run.json").read_text())
+    details["machine"] = details["sessions"][0]["machine"] = "another one"
+    if version == "0.1.0":
+        details = {k: v for k, v in details.items() if k not in ("data", "sessions")}
+        del details["test_classes"]
+    (tmp_path / "run.json").write_text(json.dumps(details))
+    training.train(recipe_of(), tmp_path)
+    after = json.loads((tmp_path / "run.json").read_text())
+    machines = [session["machine"] for session in after["sessions"]]
+    assert machines == ["another one", after["machine"]]
+    assert [s["epoch"] for s in after["sessions"]] == [None if version == "0.1.0" else 0, 0]
+    assert training.about(tmp_path).example_shape == [1]
 
 
 def test_the_history_has_a_row_per_epoch(run: Path) -> None:
@@ -145,8 +196,8 @@ def test_the_evaluation_tells_result_and_protocol(run: Path) -> None:
 
 def test_the_evaluation_is_that_of_the_best_learner_on_test_episodes(run: Path) -> None:
     recipe = recipe_of()
-    episodes = recipe.make_episodes(recipe.load_data("test"), "test")
-    result = training.evaluate(training.load_learner(run), episodes, 10)
+    episodes = plan.settings(recipe, "test")[0].episodes()
+    result = evaluate(training.load_learner(run), episodes, 10)
     written = json.loads((run / "evaluation.json").read_text())
     assert (written["mean"], written["ci95"]) == pytest.approx((result.mean, result.ci95), rel=1e-5)
 
@@ -161,7 +212,7 @@ def test_the_learner_that_was_best_on_validation_is_kept(run: Path) -> None:
     learner = training.load_learner(run)
     assert int(learner.optimizer.iterations) == best["epoch"] * 3
     recipe = recipe_of()
-    validation = recipe.make_episodes(recipe.load_data("validation"), "validation")
+    validation = plan.settings(recipe, "validation")[0].episodes()
     again = learner.evaluate(validation, steps=3, verbose=0)
     assert again == pytest.approx(best["val_loss"], rel=1e-5)
 
@@ -183,12 +234,12 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
     values: list[float],
     kept: int,
 ) -> None:
-    monkeypatch.setattr(training, "_save", lambda model, path: path.write_text(str(model)))
-    monkeypatch.setattr(training.RunFolder, "model", None)
-    callback = training.RunFolder(tmp_path, "val_x", higher_is_better, [])
+    monkeypatch.setattr(epoch_saver, "save", lambda model, path: path.write_text(str(model)))
+    monkeypatch.setattr(EpochSaver, "model", None)
+    callback = EpochSaver(tmp_path, "val_x", higher_is_better, [])
     callback._began = 0.0
     for epoch, value in enumerate(values):
-        monkeypatch.setattr(training.RunFolder, "model", epoch + 1)
+        monkeypatch.setattr(EpochSaver, "model", epoch + 1)
         callback.on_epoch_end(epoch, {"loss": 1.0, "val_x": value})
     assert (tmp_path / "best.keras").read_text() == str(kept)
     assert (tmp_path / "checkpoint.keras").read_text() == str(len(values))
@@ -199,22 +250,22 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
 
 def killed_run(folder: Path, point: str) -> None:
     """Runs the recipe with dropout until it is killed at a point that leaves it half-way."""
-    recipes.NETWORKS["dropout"] = dropout_network
+    plan.NETWORKS["linear"] = dropout_network
 
     def kill() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
     if point == "in an epoch":
         # In the second step of the third epoch.
-        class Killed(training.RunFolder):
+        class Killed(EpochSaver):
             def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
                 if len(self.history) == 2 and batch == 1:
                     kill()
 
-        training.RunFolder = Killed  # type: ignore[misc]
+        meta_training.EpochSaver = Killed  # type: ignore[misc]
     else:
         # With the best learner and the history of the epoch written, but not yet the checkpoint.
-        save = training._save
+        save = epoch_saver.save
 
         def save_or_die(learner: Any, path: Path) -> None:
             if path.name == "checkpoint.keras" and learner.optimizer.iterations == 9:
@@ -222,16 +273,16 @@ def killed_run(folder: Path, point: str) -> None:
                 kill()
             save(learner, path)
 
-        training._save = save_or_die
+        epoch_saver.save = save_or_die
     training.train(recipe_of(DROPOUT), folder)
 
 
 def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(recipes.NETWORKS, "dropout", dropout_network)
+    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    ((_, expected),) = training.train(recipe_of(DROPOUT), whole)
+    expected = training.train(recipe_of(DROPOUT), whole).own
     for point, epochs_before in (("in an epoch", 2), ("before the checkpoint", 3)):
         child = subprocess.run(
             [sys.executable, __file__, str(killed), point],
@@ -242,7 +293,7 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
         assert child.returncode == -signal.SIGKILL, child.stderr
         assert rows(killed) == rows(whole)[:epochs_before]
         assert int(keras.models.load_model(killed / "checkpoint.keras").optimizer.iterations) == 6
-    ((_, result),) = training.train(recipe_of(DROPOUT), killed)
+    result = training.train(recipe_of(DROPOUT), killed).own
 
     assert rows(killed) == rows(whole)
     assert len({row["loss"] for row in rows(whole)}) == 4
@@ -256,9 +307,9 @@ def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
 def test_dropout_masks_differ_between_epochs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(recipes.NETWORKS, "dropout", dropout_network)
-    learner = recipe_of(DROPOUT).make_learner((8, 8, 1))
-    callback = training.RunFolder(tmp_path, "val_loss", False, [])
+    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
+    learner = plan.make_learner(recipe_of(DROPOUT), (8, 8, 1))
+    callback = EpochSaver(tmp_path, "val_loss", False, [])
     callback.set_model(learner)
     seeds = []
     for epoch in (0, 1, 1):
@@ -301,6 +352,29 @@ def test_the_folder_of_another_recipe_is_left_alone(run: Path) -> None:
     assert {p: p.read_bytes() for p in run.rglob("*") if p.is_file()} == before
 
 
+def test_a_folder_that_another_process_trains_into_is_refused_and_left_alone(run: Path) -> None:
+    before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != LOCK}
+    program = (
+        "import sys, pathlib; from tfmeta.training.run_folder import held\n"
+        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(run)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"Another process is training into .*--output"):
+            training.train(recipe_of(), run)
+        other.kill()  # However it ends, the folder is free again.
+    with held(run):
+        pass
+    after = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != LOCK}
+    assert after == before
+
+
 def test_a_foreign_folder_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("text")
     for path in (tmp_path, tmp_path / "thesis.tex"):
@@ -334,7 +408,7 @@ def test_a_recipe_made_in_python_resumes_too(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Exploding(training.RunFolder):
+    class Exploding(EpochSaver):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             super().on_epoch_begin(epoch, logs)
             if epoch == 1:
@@ -342,7 +416,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
                 bias = self.model.trainable_variables[-1]
                 bias.assign(bias * float("nan"))
 
-    monkeypatch.setattr(training, "RunFolder", Exploding)
+    monkeypatch.setattr(meta_training, "EpochSaver", Exploding)
     with pytest.raises(ValueError, match=r"loss became nan in epoch 2\. Lower the inner or the ou"):
         training.train(recipe_of(), tmp_path)
     kept = keras.models.load_model(tmp_path / "checkpoint.keras")
@@ -357,8 +431,7 @@ def test_a_folder_without_a_learner_is_no_run_folder(tmp_path: Path) -> None:
 
 
 def test_more_epochs_are_another_recipe(run: Path) -> None:
-    recipe = recipe_of()
-    more = dataclasses.replace(recipe, training=dataclasses.replace(recipe.training, epochs=5))
+    more = recipe_of().with_training(epochs=5)
     with pytest.raises(ValueError, match="another recipe"):
         training.train(more, run)
     assert yaml.safe_load((run / "recipe.yaml").read_text())["training"]["epochs"] == 4

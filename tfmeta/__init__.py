@@ -1,24 +1,38 @@
-"""tfmeta: a TensorFlow/Keras model zoo for meta-learning."""
+"""tfmeta: a TensorFlow/Keras model zoo for meta-learning.
 
-from tfmeta import backbones, data, inner_rules, learners, serving, testing
-from tfmeta.evaluation import Evaluation, evaluate
-from tfmeta.learners import (
-    ANIL,
-    CAVIA,
-    MAML,
-    MAMLPlusPlus,
-    MatchingNetwork,
-    MetaLearner,
-    MetaLSTM,
-    MetaSGD,
-    PrototypicalNetwork,
-    RelationNetwork,
-    Reptile,
-)
-from tfmeta.presets import from_preset, list_presets
-from tfmeta.threads import configure_threads
+`import tfmeta` imports TensorFlow, Keras and the learners, so that Keras can load their files. All
+else is imported when it is first used.
+"""
 
-__version__ = "0.1.0"
+from __future__ import annotations
+
+import importlib
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tfmeta.version import __version__
+
+if TYPE_CHECKING:
+    from tfmeta import backbones, data, inner_rules, learners, serving, testing
+    from tfmeta.evaluation import Evaluation, evaluate
+    from tfmeta.learners import (
+        ANIL,
+        CAVIA,
+        MAML,
+        MAMLPlusPlus,
+        MatchingNetwork,
+        MetaLearner,
+        MetaLSTM,
+        MetaSGD,
+        PrototypicalNetwork,
+        RelationNetwork,
+        Reptile,
+    )
+    from tfmeta.presets import from_preset
+    from tfmeta.threads import configure_threads
+    from tfmeta.zoo import list_presets
 
 __all__ = [
     "ANIL",
@@ -45,3 +59,52 @@ __all__ = [
     "serving",
     "testing",
 ]
+
+# The modules of the public names. What is public and not here is a learner or a module.
+_MODULES = {
+    "Evaluation": "tfmeta.evaluation",
+    "configure_threads": "tfmeta.threads",
+    "evaluate": "tfmeta.evaluation",
+    "from_preset": "tfmeta.presets",
+    "list_presets": "tfmeta.zoo",
+}
+_SUBMODULES = {
+    *("backbones", "data", "evaluation", "inner_rules", "learners", "ops", "plots", "presets"),
+    *("recipes", "serving", "testing", "training"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Imports a public name when it is first used (PEP 562)."""
+    if name in _SUBMODULES:
+        return importlib.import_module(f"tfmeta.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module 'tfmeta' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES.get(name, "tfmeta.learners")), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Lists the public names, too, that were not used yet."""
+    return sorted({*globals(), *__all__, *_SUBMODULES})
+
+
+def _is_command_line() -> bool:
+    """Tells whether this process is `tfmeta …` or `python -m tfmeta …`.
+
+    While Python looks for the module that `-m` names, which imports this package, `sys.argv[0]` is
+    "-m" and nothing but `sys.orig_argv` has its name: before the module's own arguments. The
+    installed command is a script of the name `tfmeta`, or `tfmeta.exe` on Windows.
+    """
+    program, *arguments = sys.argv or [""]
+    if program == "-m":
+        before = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
+        return re.fullmatch(r"(-\w*m)?tfmeta", before[-1]) is not None
+    return Path(program).stem == "tfmeta"
+
+
+# The command line answers `tfmeta --help`, or a typo, without the seconds that TensorFlow takes;
+# its commands import what they use. Everywhere else the learners are registered with Keras now.
+if not _is_command_line():
+    importlib.import_module("tfmeta.learners")

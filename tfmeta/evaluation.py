@@ -1,94 +1,17 @@
-"""The meta-test protocol: mean and 95 % confidence interval over episodes."""
+"""The meta-test protocol: a learner adapts to each episode and is measured on its queries."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.report import Evaluation
 
-
-@dataclasses.dataclass(frozen=True)
-class Evaluation:
-    """A learner's measured performance.
-
-    Attributes:
-        metric: "accuracy" (of 1) or "mse".
-        values: `[n_episodes]`, the metric of each episode.
-        by_inner_step: `[inner_steps + 1, n_episodes]`, the same after 0, 1, … inner steps; None
-            where that was not asked for.
-    """
-
-    metric: str
-    values: np.ndarray
-    by_inner_step: np.ndarray | None = None
-
-    @property
-    def mean(self) -> float:
-        return float(np.mean(self.values))
-
-    @property
-    def ci95(self) -> float:
-        """Half-width of the 95 % confidence interval of the mean."""
-        return ci95(self.values)
-
-    @property
-    def n_episodes(self) -> int:
-        return len(self.values)
-
-    def __str__(self) -> str:
-        return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain numbers, for JSON; None where they are not finite, as of tasks that diverge."""
-
-        def of(values: np.ndarray) -> dict[str, float | None]:
-            with np.errstate(invalid="ignore", over="ignore"):
-                mean, interval = float(np.mean(values)), ci95(values)
-            if not np.isfinite([mean, interval]).all():
-                return {"mean": None, "ci95": None}
-            return {"mean": mean, "ci95": interval}
-
-        summary: dict[str, Any] = {
-            "metric": self.metric,
-            **of(self.values),
-            "n_episodes": self.n_episodes,
-        }
-        if self.by_inner_step is not None:
-            summary["by_inner_step"] = [
-                {"inner_steps": step, **of(values)}
-                for step, values in enumerate(self.by_inner_step)
-            ]
-        return summary
-
-
-def ways_and_shots(episodes: Mapping[str, Any]) -> str:
-    """In words, as in "5-way 1-shot".
-
-    Args:
-        episodes: Has `n_shot`, and `n_way` where there are classes.
-    """
-    n_way = f"{episodes['n_way']}-way " if "n_way" in episodes else ""
-    return f"{n_way}{episodes['n_shot']}-shot"
-
-
-def ci95(values: np.ndarray) -> float:
-    """Half-width of the 95 % confidence interval of a mean: 1.96 σ / √n, σ with n - 1.
-
-    Args:
-        values: `[n]`, one per episode, n ≥ 2.
-
-    Example:
-
-    >>> round(ci95(np.array([0.0, 1.0, 1.0, 1.0])), 4)
-    0.49
-    """
-    return float(1.96 * np.std(values, ddof=1) / np.sqrt(len(values)))
+__all__ = ["Evaluation", "evaluate"]
 
 
 def evaluate(
@@ -101,25 +24,28 @@ def evaluate(
     """Adapts a learner to each episode and measures it on the queries.
 
     Args:
-        learner: A meta-learner.
-        episodes: A data set of meta-batches, as `episodes(...)` of a source of data yields them.
-        n_episodes: How many episodes to evaluate, > 1.
-        inner_steps: To measure after 0, 1, …, `inner_steps` inner steps, too; ≥ 0.
-        verbose: Whether to show a progress bar.
+        learner: MetaLearner. Its `output_kind` decides the metric: accuracy for logits and scores,
+            the mean squared error for values.
+        episodes: tf.data.Dataset. Meta-batches, as `episodes(...)` of a source of data yields
+            them. Queries with a sample weight of 0 are padding and do not count.
+        n_episodes: int. Number of episodes to evaluate, ≥ 2. Defaults to 1000.
+        inner_steps: int. If given, also measure after 0, 1, …, `inner_steps` inner steps, ≥ 0.
+            Defaults to None.
+        verbose: bool. Whether to show a progress bar. Defaults to False.
 
     Returns:
-        The accuracy, or the mean squared error if the targets have the shape of the predictions
-        (or lack a last dimension of 1).
-        `mean` and `ci95` are those of the learner as it is (`test_inner_steps` of MAML).
+        An `Evaluation`. Its `mean` and `ci95` are those of the learner as it is (with
+        `test_inner_steps` inner steps).
 
     Raises:
-        ValueError: If the data set ends too early, a number is too small, or the learner has no
-            inner steps.
+        ValueError: If the data set ends too early, a number is too small, the targets do not fit
+            the predictions, or `inner_steps` is given and the learner has no inner steps.
 
     Example:
 
     >>> import tfmeta
-    >>> learner = tfmeta.MAML(tfmeta.backbones.mlp(), inner_learning_rate=0.01, inner_loss="mse")
+    >>> network = tfmeta.backbones.mlp()
+    >>> learner = tfmeta.MAML(network, inner_learning_rate=0.01, inner_loss="mse")
     >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, n_query=5, seed=1)
     >>> result = evaluate(learner, tasks, n_episodes=50, inner_steps=2)
     >>> result.metric, result.values.shape, result.by_inner_step.shape
@@ -140,22 +66,20 @@ def evaluate(
             return predictions, None
         return predictions, learner.predict_by_step(inputs, inner_steps)
 
+    metric = "mse" if learner.output_kind == "values" else "accuracy"
     values: list[np.ndarray] = []
     by_step_values: list[np.ndarray] = []
-    metric, done = "mse", 0
+    done = 0
     bar = keras.utils.Progbar(n_episodes, unit_name="episode", verbose=int(verbose))
     for batch in episodes:
         inputs, query_y, query_mask = keras.utils.unpack_x_y_sample_weight(batch)
         predictions, by_step = predict(inputs)
-        query_y = np.asarray(query_y)
-        if query_y.ndim == len(predictions.shape) - 1 and predictions.shape[-1] == 1:
-            query_y = query_y[..., None]
-        metric = "mse" if query_y.shape == tuple(predictions.shape) else "accuracy"
+        query_y = _targets(metric, np.asarray(query_y), tuple(predictions.shape))
         mask = np.ones(query_y.shape[:2]) if query_mask is None else np.asarray(query_mask)
         values.append(_metric(metric, query_y, predictions.numpy(), mask))
         if by_step is not None:
             by_step_values.append(
-                np.stack([_metric(metric, query_y, p, mask) for p in by_step.numpy()])
+                np.stack([_metric(metric, query_y, step, mask) for step in by_step.numpy()])
             )
         done += len(query_y)
         bar.update(min(done, n_episodes))
@@ -163,17 +87,34 @@ def evaluate(
             break
     if done < n_episodes:
         raise ValueError(f"{n_episodes} episodes were asked for, but the data set ended at {done}.")
-    return Evaluation(
+    return Evaluation.of(
         metric,
         np.concatenate(values)[:n_episodes],
         np.concatenate(by_step_values, axis=1)[:, :n_episodes] if by_step_values else None,
     )
 
 
+def _targets(metric: str, query_y: np.ndarray, shape: Sequence[int]) -> np.ndarray:
+    """Checks targets, and gives those of one value the predictions' last dimension."""
+    if metric == "accuracy":
+        expected = tuple(shape[:-1])
+    else:
+        expected = tuple(shape)
+        if query_y.ndim == len(shape) - 1 and shape[-1] == 1:
+            query_y = query_y[..., None]
+    if query_y.shape != expected:
+        what = "labels" if metric == "accuracy" else "targets"
+        raise ValueError(
+            f"The {what} of the queries must have the shape {expected} for predictions of shape "
+            f"{tuple(shape)}; got {query_y.shape}."
+        )
+    return query_y
+
+
 def _metric(
     metric: str, query_y: np.ndarray, predictions: np.ndarray, mask: np.ndarray
 ) -> np.ndarray:
-    """`[T]`: the metric of each of `T` episodes over its queries that are no padding."""
+    """Returns each episode's metric `[T]`, over its queries without the padding."""
     if metric == "accuracy":
         per_query = (predictions.argmax(axis=-1) == query_y).astype(np.float64)
     else:

@@ -6,6 +6,7 @@ changes that.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,6 +91,11 @@ def is_seed_state(variable: keras.Variable) -> bool:
     Rests on its name and on its layout, `[seed, counter]`.
     """
     return variable.name == "seed_generator_state"
+
+
+def set_seed_state(variable: keras.Variable, seed: int, counter: int) -> None:
+    """Sets the state of a `keras.random.SeedGenerator`."""
+    variable.assign([seed, counter])
 
 
 def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
@@ -179,3 +185,56 @@ def with_unknown_shape(x: tf.Tensor, name: str) -> tf.Tensor:
     Rests on `PlaceholderWithDefault` keeping the shape that it is given.
     """
     return tf.raw_ops.PlaceholderWithDefault(input=x, shape=None, name=name)
+
+
+# === SavedModels ===
+
+SAVED_MODEL_INIT = "__saved_model_init_op"
+
+
+def meta_graphs(content: bytes) -> list[Any]:
+    """Parses the content of a `saved_model.pb`.
+
+    Rests on the protocol buffers that TensorFlow ships as `tensorflow.core.protobuf`.
+
+    Raises:
+        ValueError: If it is no SavedModel.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    try:
+        return list(saved_model_pb2.SavedModel.FromString(content).meta_graphs)
+    except DecodeError as error:
+        raise ValueError(f"no SavedModel: {error}") from error
+
+
+def needs_xla(node: Any) -> bool:
+    """Returns whether a node of a graph must be compiled by XLA, which a server has switched off.
+
+    Rests on the attribute `_XlaMustCompile`.
+    """
+    return "_XlaMustCompile" in node.attr and bool(node.attr["_XlaMustCompile"].b)
+
+
+def cause_of(error: tf.errors.OpError) -> str:
+    """Returns the sentence of TensorFlow's error that says what went wrong in a graph.
+
+    Rests on the wording: the line before the node's name is the message of the operation.
+    """
+    lines = error.message.splitlines() or [type(error).__name__]
+    ends = (i for i, line in enumerate(lines) if line.startswith("\t [[") and i)
+    return re.sub(r"^{{.*?}} | \[Op:.*", "", lines[next(ends, 1) - 1])
+
+
+# === TensorFlow Datasets ===
+
+
+def datasets_dir() -> str:
+    """Returns the folder in which TensorFlow Datasets keeps its data by default.
+
+    Rests on `tfds.core.constants.DATA_DIR`; no public function tells it.
+    """
+    import tensorflow_datasets as tfds
+
+    return str(tfds.core.constants.DATA_DIR)

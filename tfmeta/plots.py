@@ -1,30 +1,33 @@
-"""Pictures of what was learned."""
+"""Pictures of what was learned. Matplotlib is imported when the first one is drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator
 
-from tfmeta.evaluation import ways_and_shots
 from tfmeta.files import replacing
 from tfmeta.learners import MetaLearner
+from tfmeta.report import Estimate, Evaluation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 GOOD, BAD = "#2a7f3f", "#c0392b"
 
+# Points that are so many times the error before adaptation are left out: some tasks diverge.
+DIVERGED = 100
+
 
 def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
-    """Loss and metric by epoch, in meta-training and validation.
+    """Draws loss and accuracy by epoch, in meta-training and validation.
 
     Args:
-        history: Rows with `epoch`, `loss`, `val_loss` and, for classification, `accuracy` and
-            `val_accuracy`.
-        path: Of the PNG to write.
+        history: sequence of dict. Rows with `epoch`, `loss`, `val_loss` and, for classification,
+            `accuracy` and `val_accuracy`.
+        path: Path. The PNG file to write.
     """
     metrics = ["loss", "accuracy"] if "accuracy" in history[0] else ["loss"]
     figure, axes = _figure(len(metrics))
@@ -39,42 +42,41 @@ def learning_curve(history: Sequence[Mapping[str, float]], path: Path) -> None:
     _write(figure, path)
 
 
-def adaptation_curve(evaluation: Mapping[str, Any], path: Path) -> None:
-    """The error by inner step, in each setting, with its 95 % confidence interval.
+def adaptation_curve(
+    evaluations: Sequence[Evaluation], path: Path, test_inner_steps: int | None = None
+) -> None:
+    """Draws the error by inner step, with its 95 % confidence interval, a line per setting.
 
-    A mean that is not finite, or a hundred times that of no steps, is left out: tasks diverge.
+    A mean that is not finite, or a hundred times that before adaptation, is left out.
 
     Args:
-        evaluation: What `Evaluation.to_dict` returned, or what the `evaluation.json` of a run
-            holds, with `by_inner_step`.
-        path: Of the PNG to write.
+        evaluations: sequence of Evaluation. The settings, made with `inner_steps=`.
+        path: Path. The PNG file to write.
+        test_inner_steps: int. The learner's own number of inner steps. If it is larger than what
+            was measured step by step, each line ends with it. Defaults to None.
+
+    Raises:
+        ValueError: If an evaluation was made without `inner_steps=`.
     """
-    settings = [evaluation, *evaluation.get("also", [])]
-    if not all("by_inner_step" in setting for setting in settings):
+    from matplotlib.ticker import LogLocator
+
+    if not all(evaluation.steps for evaluation in evaluations):
         raise ValueError("This evaluation was made without inner_steps=.")
-    is_accuracy = evaluation["metric"] == "accuracy"
+    is_accuracy = evaluations[0].metric == "accuracy"
     figure, (axis,) = _figure(1)
-    for setting in settings:
-        rows = list(setting["by_inner_step"])
-        own = evaluation.get("inner_steps", 0)
-        if own >= len(rows):
-            rows.append({**setting, "inner_steps": own})
-        most = 100 * (rows[0]["mean"] or np.inf)
-        rows = [row for row in rows if row["mean"] is not None and row["mean"] <= most]
-        means = np.array([row["mean"] for row in rows])
-        intervals = np.array([row["ci95"] for row in rows])
+    for evaluation in evaluations:
+        points = _points(evaluation, test_inner_steps)
+        means = np.array([estimate.mean for estimate in points.values()])
+        intervals = np.array([estimate.ci95 for estimate in points.values()])
         if is_accuracy:
             means, intervals = 100 * (1 - means), 100 * intervals
+        words = filter(None, [evaluation.ways_and_shots, evaluation.batch_norm])
         axis.errorbar(
-            [row["inner_steps"] for row in rows],
+            list(points),
             means,
-            # A logarithmic axis has no place for what is below zero.
+            # A logarithmic axis cannot show what is below zero.
             np.array([np.minimum(intervals, 0.9 * means), intervals]),
-            label=", ".join(
-                filter(None, [ways_and_shots(setting["episodes"]), setting.get("batch_norm")])
-            )
-            if "episodes" in setting
-            else None,
+            label=", ".join(words) or None,
             marker="o",
             markersize=3,
             capsize=2,
@@ -85,22 +87,36 @@ def adaptation_curve(evaluation: Mapping[str, Any], path: Path) -> None:
     axis.yaxis.set_major_formatter("{x:g}")
     axis.yaxis.set_minor_formatter("{x:g}")
     axis.xaxis.get_major_locator().set_params(integer=True)
-    axis.set_title(f"{evaluation['n_episodes']:,} test episodes, 95 % confidence", fontsize=10)
+    axis.set_title(f"{evaluations[0].n_episodes:,} test episodes, 95 % confidence", fontsize=10)
     axis.grid(alpha=0.3)
-    if "episodes" in evaluation:
+    if evaluations[0].ways_and_shots:
         figure.set_size_inches(6.8, 3.6)
         figure.legend(loc="outside right center", fontsize=8)
     _write(figure, path)
 
 
+def _points(evaluation: Evaluation, test_inner_steps: int | None) -> dict[int, Estimate]:
+    """Returns the estimates to draw, by their number of inner steps."""
+    points = dict(enumerate(evaluation.steps))
+    if test_inner_steps is not None and test_inner_steps >= len(points):
+        points[test_inner_steps] = evaluation.estimate
+    first = points[0]
+    largest = DIVERGED * first.mean if first.is_finite and first.mean else np.inf
+    return {
+        step: estimate
+        for step, estimate in points.items()
+        if estimate.is_finite and estimate.mean <= largest
+    }
+
+
 def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes: int = 3) -> None:
-    """Some episodes: for each class its support images, then queries with the predicted class.
+    """Draws episodes: a support image of each class, then its queries with the predictions.
 
     Args:
-        learner: A learner of image classes.
-        meta_batch: `(inputs, query_y)` or `(inputs, query_y, query_mask)`.
-        path: Of the PNG to write.
-        n_episodes: How many episodes of the meta-batch to show.
+        learner: MetaLearner. A learner of image classes.
+        meta_batch: tuple. `(inputs, query_y)` or `(inputs, query_y, query_mask)`.
+        path: Path. The PNG file to write.
+        n_episodes: int. How many episodes of the meta-batch to show. Defaults to 3.
     """
     inputs, query_y, *_ = meta_batch
     predicted = np.asarray(learner(inputs, training=False)).argmax(axis=-1)
@@ -112,7 +128,7 @@ def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes:
         for label in np.unique(inputs["support_y"][t]):
             rows.append((t, label))
     columns = 11
-    figure = Figure(figsize=(0.8 * columns + 1, 0.8 * len(rows) + 0.5), layout="constrained")
+    figure = _empty_figure(0.8 * columns + 1, 0.8 * len(rows) + 0.5)
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for (t, label), row in zip(rows, axes, strict=True):
         for axis in row:
@@ -134,8 +150,8 @@ def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes:
             if not right:
                 axis.set_title(f"→ {predicted[t, query]}", fontsize=7, color=BAD, pad=1)
     figure.suptitle(
-        "First column: a support image of the class. Others: queries of the class; green: "
-        "recognised, red → n: taken for class n.",
+        "First column: a support image of the class. Others: its queries. Green: recognised; "
+        "red → n: mistaken for class n.",
         fontsize=9,
     )
     _write(figure, path)
@@ -144,14 +160,14 @@ def episode_sheet(learner: MetaLearner, meta_batch: Any, path: Path, n_episodes:
 def regression_fits(
     learners: Mapping[str, MetaLearner], meta_batch: Any, path: Path, n_tasks: int = 3
 ) -> None:
-    """The functions that learners fit to tasks with one input, beside the true queries.
+    """Draws the functions that learners fit to tasks with one input, and the true queries.
 
     Args:
-        learners: Learners by name.
-        meta_batch: `(inputs, query_y)` or `(inputs, query_y, query_mask)` of a
+        learners: dict. Learners by name.
+        meta_batch: tuple. `(inputs, query_y)` or `(inputs, query_y, query_mask)` of a
             `TaskDistribution`.
-        path: Of the PNG to write.
-        n_tasks: How many tasks of the meta-batch to show.
+        path: Path. The PNG file to write.
+        n_tasks: int. How many tasks of the meta-batch to show. Defaults to 3.
     """
     inputs, query_y, *_ = meta_batch
     inputs = {name: np.asarray(value) for name, value in inputs.items()}
@@ -197,12 +213,20 @@ def _show(axis: Any, image: np.ndarray, colour: str) -> None:
         spine.set(color=colour, linewidth=2)
 
 
+def _empty_figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
 def _figure(n_axes: int) -> tuple[Figure, list[Any]]:
-    figure = Figure(figsize=(5 * n_axes, 3.6), layout="constrained")
+    figure = _empty_figure(5 * n_axes, 3.6)
     return figure, list(figure.subplots(1, n_axes, squeeze=False)[0])
 
 
 def _write(figure: Figure, path: Path) -> None:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     FigureCanvasAgg(figure)
     with replacing(Path(path)) as temporary:
         figure.savefig(temporary, dpi=110)

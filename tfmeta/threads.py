@@ -1,4 +1,4 @@
-"""Thread settings: many small tasks at once beat many threads per operation."""
+"""Thread settings: few-shot tasks are small, so each operation runs on one core."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ import tensorflow as tf
 
 
 def configure_threads(n_threads: int | None = None) -> None:
-    """Makes TensorFlow run one operation per core rather than all cores on one operation.
+    """Makes TensorFlow run one operation per core instead of all cores on one operation.
 
-    Call it before anything else uses TensorFlow: it fixes its threads at the first operation.
-    The command line does it by itself. The number of threads per operation also changes the last
-    bits of results, so that equal settings are needed for equal numbers.
+    Call it before anything else uses TensorFlow, which fixes its threads at the first operation.
+    The command line calls it for you. The number of threads per operation also changes the last
+    bits of results: equal numbers need equal settings.
 
     Args:
-        n_threads: Operations that run at once; defaults to the number of cores.
+        n_threads: int or None. How many operations run at once. Defaults to None: the number of
+            cores.
 
     Raises:
         RuntimeError: If TensorFlow has already started.
@@ -31,14 +32,14 @@ def configure_threads(n_threads: int | None = None) -> None:
 
 
 def only_cpu() -> bool:
-    """Whether TensorFlow sees no device but CPUs."""
+    """Returns whether TensorFlow sees no device but CPUs."""
     return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
 def tasks_at_once() -> int:
-    """Tasks to have in flight. Each costs the memory of its activations.
+    """Returns how many tasks to process at once. Each needs memory for its activations.
 
-    On a CPU one for each thread, and one more, so that none waits; on other devices a few.
+    On CPUs, one for each thread and one more, so that no thread waits; on other devices, four.
     """
     if not only_cpu():
         return 4
@@ -46,7 +47,7 @@ def tasks_at_once() -> int:
 
 
 def n_cores() -> int:
-    """The cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

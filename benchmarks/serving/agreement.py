@@ -26,7 +26,7 @@ from c_api_worker import Worker
 
 import tfmeta
 from tfmeta import backbones
-from tfmeta.serving.exporting import OUTPUTS
+from tfmeta.serving.outputs import OUTPUTS
 
 N_WAY, SHAPE = 5, (28, 28, 1)
 SIZES = [(1, 5, 1), (4, 5, 15), (2, 25, 75)]

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tfmeta.data import ClassDataset, load
-from tfmeta.data.pipeline import EpisodeRandom, check_size, episode_pipeline
+from tfmeta.data import ClassDataset, TaskDistribution, load
+from tfmeta.data.pipeline import (
+    EPISODE_STREAMS,
+    SIZE_STREAMS,
+    STREAMS,
+    EpisodeRandom,
+    check_size,
+    episode_pipeline,
+)
 
 DEFAULTS = {"meta_batch_size": 2, "seed": 0, "start": 0, "shard": (0, 1)}
 CLASSES = ClassDataset.from_arrays(np.arange(1, 57)[:, None], np.repeat(np.arange(7), 8))
@@ -121,6 +128,40 @@ def test_shapes_are_static(source: Any) -> None:
     for spec in tf.nest.flatten(source(meta_batch_size=5).element_spec):
         assert spec.shape.is_fully_defined()
         assert spec.shape[0] == 5
+
+
+# === How much an episode may draw ===
+
+
+def drawing(n_draws: int) -> tf.data.Dataset:
+    def describe(random: EpisodeRandom, size: Any) -> Any:
+        return tf.stack([random.bits([]) for _ in range(n_draws)])
+
+    return episode_pipeline(describe, lambda bits: bits, {}, **DEFAULTS)
+
+
+def test_an_episode_that_draws_too_often_is_refused_when_it_is_traced() -> None:
+    n_draws = len(EPISODE_STREAMS)
+    bits = np.concatenate(stream(drawing(n_draws), 100)[0])
+    # By chance, two of 4,800 numbers of 32 bits are equal with a probability of 0.3 %; the seed is
+    # fixed.
+    assert len(np.unique(bits)) == 100 * n_draws
+    with pytest.raises(ValueError, match=rf"at most {n_draws} times; this is draw {n_draws + 1}"):
+        drawing(n_draws + 1)
+
+
+def test_a_task_that_draws_too_often_is_refused() -> None:
+    def draw_task(random: EpisodeRandom) -> Any:
+        return lambda x: x * sum(random.normal([]) for _ in range(60))
+
+    tasks = TaskDistribution(draw_task, -1, 1, 0.1, {"name": "greedy"})
+    with pytest.raises(ValueError, match=r"at most 48 times; this is draw 49\. Draw one larger"):
+        tasks.episodes(1, 1)
+
+
+def test_sizes_and_episodes_draw_from_different_streams() -> None:
+    assert set(EPISODE_STREAMS) | set(SIZE_STREAMS) == set(range(STREAMS))
+    assert not set(EPISODE_STREAMS) & set(SIZE_STREAMS)
 
 
 # === Sizes drawn from ranges ===

@@ -1,63 +1,27 @@
 """Every learner through the one conformance harness, in every mode of batch norm."""
 
+import dataclasses
+
 import keras
 import numpy as np
 import pytest
+from learners_made_small import (
+    DENSE,
+    MODES,
+    N_WAY,
+    Networks,
+    dense_network_with_context,
+    make_learner,
+    plain_network,
+)
 
 import tfmeta
 from tfmeta.testing import Case, checks, run
-
-N_WAY = 3
-MODES = ("transductive", "support", "running")
-
-
-def network(n_outputs=N_WAY):
-    return keras.Sequential([*encoder().layers, keras.layers.Dense(n_outputs)])
-
-
-def encoder():
-    return keras.Sequential(
-        [
-            keras.Input((4,)),
-            # A bias would have no gradient but rounding, which Adam as inner rule blows up.
-            keras.layers.Dense(8, use_bias=False),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-        ]
-    )
-
-
-def plain_network(n_outputs=1):
-    return keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(8, activation="tanh"), keras.layers.Dense(n_outputs)]
-    )
-
-
-def network_with_context(n_outputs=N_WAY, batch_norm=True):
-    """Its context is the weights of the last layer, so that it can solve any task there."""
-    x, context = keras.Input((4,)), keras.Input((8 * n_outputs,))
-    hidden = keras.layers.Dense(8, use_bias=False)(x)
-    if batch_norm:
-        hidden = keras.layers.BatchNormalization()(hidden)
-    hidden = keras.layers.Activation("tanh")(hidden)
-    weights = keras.layers.Reshape((8, n_outputs))(context)
-    return keras.Model([x, context], keras.layers.Dot(axes=1)([hidden, weights]))
-
-
-def relation_module():
-    return keras.Sequential(
-        [
-            keras.Input((16,)),
-            keras.layers.Dense(8),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.Dense(1, activation="sigmoid"),
-        ]
-    )
+from tfmeta.testing.learner_runs import has_custom_training, is_transductive
 
 
 def permute_outputs(learner, order):
-    """The output units are what has n_way on its last axis: the head's weights, and their rates."""
+    """Output units have n_way as their last axis: the head's weights, and their learning rates."""
     for variable in learner.variables:
         if tuple(variable.shape[-1:]) == (N_WAY,):
             variable.assign(variable.numpy()[..., order])
@@ -65,121 +29,145 @@ def permute_outputs(learner, order):
 
 BY_UNIT = {"permute_outputs": permute_outputs}
 
-# By name: what makes the learner with a mode of batch norm, and what the method promises.
+# Of classifiers: three steps are enough for all but the Relation Network, which needs 15. Losses of
+# regressors rise at first, so those take the default of `Case`.
+TRAINING_STEPS = 6
+
+# By the learner's name: its options here, and what its method promises.
 CLASSIFIERS = {
-    "maml": (lambda mode: tfmeta.MAML(network(), 0.3, 2, batch_norm=mode), BY_UNIT),
-    "meta_sgd": (lambda mode: tfmeta.MetaSGD(network(), 0.3, 2, batch_norm=mode), BY_UNIT),
+    "maml": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
+    "meta_sgd": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
     "maml_plus_plus": (
-        lambda mode: tfmeta.MAMLPlusPlus(
-            network(),
-            0.3,
-            2,
-            multi_step_loss_iterations=2,
-            first_order_iterations=1,
-            batch_norm=mode,
-        ),
-        BY_UNIT,
+        {
+            "inner_learning_rate": 0.3,
+            "multi_step_loss_iterations": 2,
+            "first_order_iterations": 1,
+        },
+        {**BY_UNIT, "custom_training": True},
     ),
-    "meta_lstm": (
-        lambda mode: tfmeta.MetaLSTM(
-            network(), 3, hidden_units=4, input_bias=(-1, 0), batch_norm=mode
-        ),
-        {**BY_UNIT, "exact_gradient": False},
-    ),
+    "meta_lstm": ({"inner_steps": 3}, {**BY_UNIT, "exact_gradient": False}),
     "reptile": (
-        lambda mode: tfmeta.Reptile(
-            network(), 0.1, 4, inner_batch_size=4, inner_rule="adam", batch_norm=mode
-        ),
+        {"inner_steps": 4, "inner_batch_size": 4, "inner_rule": "adam"},
         {
             **BY_UNIT,
             "support_order_matters": True,
             "optimizer": lambda: keras.optimizers.SGD(1.0),
+            "custom_training": True,
         },
     ),
-    "anil": (lambda mode: tfmeta.ANIL(encoder(), N_WAY, 0.3, 2, batch_norm=mode), BY_UNIT),
-    "cavia": (lambda mode: tfmeta.CAVIA(network_with_context(), 1.0, 2, batch_norm=mode), {}),
-    "prototypical_network": (
-        lambda mode: tfmeta.PrototypicalNetwork(encoder(), batch_norm=mode),
-        {},
-    ),
-    "matching_network": (lambda mode: tfmeta.MatchingNetwork(encoder(), batch_norm=mode), {}),
-    "relation_network": (
-        lambda mode: tfmeta.RelationNetwork(encoder(), relation_module(), batch_norm=mode),
-        {},
-    ),
+    "anil": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
+    "cavia": ({"inner_learning_rate": 1.0}, {}),
+    "prototypical_network": ({}, {}),
+    "matching_network": ({}, {}),
+    "relation_network": ({}, {"training_steps": 30}),
 }
 
-# Other ways of theirs, in one mode.
+# Learners with options that are checked in one mode of batch norm.
 VARIANTS = [
     Case(
         "MAML, learned momentum",
-        lambda: tfmeta.MAML(network(), 0.1, 2, batch_norm="support", inner_rule="momentum"),
+        lambda: make_learner("maml", DENSE, batch_norm="support", inner_rule="momentum"),
+        transductive=False,
+        custom_training=False,
+        training_steps=TRAINING_STEPS,
         **BY_UNIT,
     ),
     Case(
         "Meta-LSTM, second order, in batches",
         lambda: tfmeta.MetaLSTM(
             plain_network(N_WAY),
-            3,
+            inner_steps=3,
             inner_batch_size=4,
             hidden_units=4,
             input_bias=(-1, 0),
             first_order=False,
         ),
+        transductive=False,
+        custom_training=False,
+        training_steps=TRAINING_STEPS,
         support_order_matters=True,
         **BY_UNIT,
     ),
     Case(
         "Prototypical Network, cosine",
-        lambda: tfmeta.PrototypicalNetwork(encoder(), "cosine", batch_norm="support"),
+        lambda: make_learner(
+            "prototypical_network", DENSE, distance="cosine", batch_norm="support"
+        ),
+        transductive=False,
+        custom_training=False,
+        training_steps=TRAINING_STEPS,
     ),
     Case(
         "Matching Network, full context",
-        lambda: tfmeta.MatchingNetwork(encoder(), True, 2, batch_norm="support"),
+        lambda: make_learner(
+            "matching_network", DENSE, full_context=True, processing_steps=2, batch_norm="support"
+        ),
+        transductive=False,
+        custom_training=False,
+        training_steps=TRAINING_STEPS,
         support_order_matters=True,
     ),
 ]
 
+# Without batch norm: ANIL and Matching Network take `plain_network(6)` as an encoder.
+REGRESSION = Networks(
+    plain_network,
+    lambda: plain_network(6),
+    lambda: dense_network_with_context(1, batch_norm=False),
+    n_way=1,
+)
 REGRESSORS = {
-    "MAML": lambda: tfmeta.MAML(plain_network(), 0.1, 2, inner_loss="mse"),
-    "Meta-SGD": lambda: tfmeta.MetaSGD(plain_network(), 0.1, 2, inner_loss="mse"),
-    "MAML++": lambda: tfmeta.MAMLPlusPlus(plain_network(), 0.1, 2, inner_loss="mse"),
-    "ANIL": lambda: tfmeta.ANIL(plain_network(6), 1, 0.1, 2, inner_loss="mse"),
-    "CAVIA": lambda: tfmeta.CAVIA(network_with_context(1, False), 0.2, 2, inner_loss="mse"),
-    "Matching Network": lambda: tfmeta.MatchingNetwork(plain_network(6)),
-    "Meta-LSTM": lambda: tfmeta.MetaLSTM(
-        plain_network(), 2, hidden_units=4, input_bias=(-3, -2), inner_loss="mse"
+    "maml": ({"inner_loss": "mse"}, {}),
+    "meta_sgd": ({"inner_loss": "mse"}, {}),
+    "maml_plus_plus": ({"inner_loss": "mse"}, {"custom_training": True}),
+    "anil": ({"inner_loss": "mse"}, {}),
+    "cavia": ({"inner_loss": "mse", "inner_learning_rate": 0.2}, {}),
+    "matching_network": ({}, {}),
+    "meta_lstm": ({"input_bias": (-3, -2), "inner_loss": "mse"}, {"exact_gradient": False}),
+    "reptile": (
+        {"inner_learning_rate": 0.05, "inner_steps": 5, "inner_loss": "mse"},
+        {"custom_training": True, "optimizer": lambda: keras.optimizers.SGD(0.5)},
     ),
-    "Reptile": lambda: tfmeta.Reptile(plain_network(), 0.05, 5, inner_loss="mse"),
 }
 
 CASES = [
     *(
-        Case(f"{name}, {mode}", lambda make=make, mode=mode: make(mode), **promises)
-        for name, (make, promises) in CLASSIFIERS.items()
+        Case(
+            f"{name}, {mode}",
+            lambda name=name, mode=mode: make_learner(
+                name, DENSE, batch_norm=mode, **CLASSIFIERS[name][0]
+            ),
+            **{
+                "transductive": mode == "transductive",
+                "custom_training": False,
+                "training_steps": TRAINING_STEPS,
+                **promises,
+            },
+        )
+        for name, (_, promises) in CLASSIFIERS.items()
         for mode in MODES
     ),
     *VARIANTS,
     *(
         Case(
             f"{name}, regression",
-            make,
-            n_way=None,
-            transductive=False,
-            exact_gradient=name != "Meta-LSTM",
-            optimizer=(lambda: keras.optimizers.SGD(0.5))
-            if name == "Reptile"
-            else (lambda: keras.optimizers.Adam(0.01)),
+            lambda name=name: make_learner(name, REGRESSION, **REGRESSORS[name][0]),
+            **{
+                "n_way": None,
+                "transductive": False,
+                "custom_training": False,
+                **promises,
+            },
         )
-        for name, make in REGRESSORS.items()
+        for name, (_, promises) in REGRESSORS.items()
     ),
 ]
 
 
-# What no mode of batch norm has a part in is checked in one of them. So is `task_order`, for
-# `meta_batch_size` compares a step on all tasks with the mean of single ones, which has no order;
-# and half precision, and that no variable changes outside of training, in the mode that normalises
-# by a batch, keeps its statistics and uses them.
+# These checks run in one mode only. Most are of what no mode of batch norm affects. `task_order` is
+# implied by `meta_batch_size`, which compares a step on all tasks with a mean, which has no order.
+# Half precision, and that no variable changes outside of training, are checked in the mode that
+# normalises by a batch, keeps its statistics and uses them.
 IN_ONE_MODE = (
     "task_order",
     "support_order",
@@ -218,7 +206,7 @@ def test_episodes_of_any_way_and_shot_are_what_they_are_without_padding(name):
         n_way=(2, N_WAY), n_shot=(1, 3), n_query=(1, 3), meta_batch_size=2, seed=3
     )
     keras.utils.set_random_seed(0)
-    learner = CLASSIFIERS[name][0]("transductive")
+    learner = make_learner(name, DENSE, batch_norm="transductive", **CLASSIFIERS[name][0])
     learner.compile("sgd", learner.default_loss(), run_eagerly=True)
     widths = set()
     for inputs, query_y, query_mask in episodes.take(4):
@@ -243,3 +231,19 @@ def test_episodes_of_any_way_and_shot_are_what_they_are_without_padding(name):
 
 def test_every_learner_is_here():
     assert set(CLASSIFIERS) == set(tfmeta.learners.BY_NAME)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_what_a_case_says_of_its_learner_is_true(case):
+    # `transductive` may be said of a learner without batch norm, whose mode does nothing.
+    looked_at = dataclasses.replace(case, transductive=None, custom_training=None)
+    assert has_custom_training(looked_at) == case.custom_training
+    assert is_transductive(looked_at) or not case.transductive
+
+
+def test_collecting_the_checks_makes_no_learner(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a learner was made")
+
+    monkeypatch.setattr(tfmeta.MetaLearner, "__init__", refuse)
+    assert all(checks(dataclasses.replace(case)) for case in CASES)

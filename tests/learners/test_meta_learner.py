@@ -259,6 +259,18 @@ def test_an_input_that_is_no_dictionary_is_refused():
         learner()(np.zeros((3, 6, 4)))
 
 
+def test_class_weights_are_refused():
+    """Keras would weigh whole tasks by the label of one query, silently."""
+    inputs, query_y = episodes()
+    data = tf.data.Dataset.from_tensors((inputs, query_y))
+    for train in (
+        lambda: learner().fit(data, class_weight={0: 2.0}, verbose=0),
+        lambda: learner().train_on_batch(inputs, query_y, class_weight={0: 2.0}),
+    ):
+        with pytest.raises(ValueError, match="takes no class_weight"):
+            train()
+
+
 # === Memory ===
 
 PEAK_OF_TWO_STEPS = """

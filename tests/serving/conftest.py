@@ -1,9 +1,20 @@
-"""A small model as it is published, and the way there."""
+"""Servables that the tests share, to read only."""
 
+import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Any]:
+    """A function: the export of a model of `family`, made once per process. Do not write to it."""
+    import family
+
+    folder = tmp_path_factory.mktemp("exported")
+    return functools.cache(lambda name: family.exported(name, folder))
 
 
 @pytest.fixture(scope="session")

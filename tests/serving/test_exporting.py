@@ -1,5 +1,6 @@
 """What is exported answers as the model in memory does, without TensorFlow's Python."""
 
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import keras
@@ -8,11 +9,13 @@ import pytest
 import tensorflow as tf
 from c_api import InvalidArgument
 from c_api_worker import Worker
-from family import LEARNERS, SHAPE, encoder, network
+from family import LEARNERS, SHAPE, network, small_maml
 
 import tfmeta
 from tfmeta.data import ImageFormat
-from tfmeta.serving import ServableError, check, export
+from tfmeta.serving import ServableError, check, export, gate
+from tfmeta.serving.requests import checked_support
+from tfmeta.serving.warmup import read_requests
 
 RNG = np.random.default_rng(0)
 
@@ -34,17 +37,15 @@ def episodes(learner, n_tasks, n_support, n_query, n_way=5):
 
 
 @pytest.mark.parametrize("name", LEARNERS)
-def test_a_learner_adapts_in_a_process_without_tensorflow(name, tmp_path):
-    keras.utils.set_random_seed(0)  # Of some weights, rounding changes more than of others.
-    learner = LEARNERS[name]()
+def test_a_learner_adapts_in_a_process_without_tensorflow(name, exported):
+    learner, weights, version = exported(name)
     key = {"logits": "logits", "scores": "scores", "values": "predictions"}[learner.output_kind]
-    before = [v.numpy() for v in learner.variables]
-    with Worker(export(learner, tmp_path / name)) as servable:
+    with Worker(version) as servable:
         for sizes in ((1, 5, 1), (2, 12, 7), (3, 25, 2)):
             inputs = episodes(learner, *sizes)
             expected = np.asarray(learner(inputs, training=False))
             answer = servable.run("adapt_and_predict", inputs)
-            # The inner steps enlarge what other kernels round otherwise.
+            # The inner steps enlarge the differences in rounding between kernels.
             np.testing.assert_allclose(answer[key], expected, rtol=1e-3, atol=1e-3)
             if key == "logits":
                 sums = answer["probabilities"].sum(axis=-1)
@@ -62,14 +63,14 @@ def test_a_learner_adapts_in_a_process_without_tensorflow(name, tmp_path):
                 state = servable.run("adapt", inputs)
                 later = servable.run("predict", {**state, "query_x": queries})
                 np.testing.assert_allclose(later[key], answer[key], rtol=1e-5, atol=1e-6)
-    for old, new in zip(before, learner.variables, strict=True):
-        np.testing.assert_array_equal(old, new.numpy())
+    for before, after in zip(weights, learner.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
 
 
-def test_a_metric_learner_takes_any_number_of_classes(tmp_path):
-    learner = LEARNERS["prototypical_network"]()
+def test_a_metric_learner_takes_any_number_of_classes(exported):
+    learner, _, version = exported("prototypical_network")
     few, many = episodes(learner, 1, 8, 4, n_way=2), episodes(learner, 1, 8, 4, n_way=4)
-    with Worker(export(learner, tmp_path / "any")) as servable:
+    with Worker(version) as servable:
         alone = servable.run("adapt_and_predict", few)
         assert alone["logits"].shape == (1, 4, 2)
         both = servable.run(
@@ -81,24 +82,82 @@ def test_a_metric_learner_takes_any_number_of_classes(tmp_path):
     assert (both["probabilities"][0, :, 2:] == 0).all()
 
 
+def test_padding_may_hold_anything_finite(exported):
+    learner, _, version = exported("prototypical_network")
+    inputs = episodes(learner, 1, 10, 3)
+    inputs["support_mask"][:, 8:] = 0
+    with Worker(version) as servable:
+        expected = servable.run("adapt_and_predict", inputs)["logits"]
+        # Its square is infinite.
+        inputs["support_x"][:, 8:] = 1e30
+        inputs["support_y"][:, 8:] = -7
+        np.testing.assert_array_equal(servable.run("adapt_and_predict", inputs)["logits"], expected)
+
+
+# === What an export costs ===
+
+
+def test_an_export_traces_each_function_of_a_learner_once(tmp_path):
+    traces = Counter()
+
+    class Counting(tfmeta.PrototypicalNetwork):
+        def adapt_task(self, *args, **kwargs):
+            traces["adapt_task"] += not tf.executing_eagerly()
+            return super().adapt_task(*args, **kwargs)
+
+        def predict_task(self, *args, **kwargs):
+            traces["predict_task"] += not tf.executing_eagerly()
+            return super().predict_task(*args, **kwargs)
+
+    learner = Counting(small_image_encoder())
+    version = export(learner, tmp_path / "counted", image_format=ImageFormat(3, 3, 1))
+    # The six signatures share them.
+    assert traces == {"adapt_task": 1, "predict_task": 1}
+    assert set(tf.saved_model.load(str(version)).signatures) == {
+        *("serving_default", "adapt_and_predict", "adapt", "predict"),
+        *("adapt_and_predict_images", "adapt_images", "predict_images"),
+    }
+
+
+def test_weights_are_stored_once(tmp_path):
+    learner = tfmeta.PrototypicalNetwork(small_image_encoder())
+    version = export(learner, tmp_path / "stored")
+    stored = tf.train.list_variables(str(version / "variables" / "variables"))
+    shapes = [tuple(shape) for name, shape in stored if name.endswith("VARIABLE_VALUE")]
+    assert sorted(shapes) == sorted(tuple(v.shape) for v in learner.variables)
+
+
+def small_image_encoder():
+    layers = [keras.layers.Flatten(), keras.layers.Dense(4)]
+    return keras.Sequential([keras.Input((3, 3, 1)), *layers])
+
+
 # === Adapted models ===
 
 
 @pytest.fixture(scope="module")
-def task():
-    learner = LEARNERS["maml"]()
-    x = RNG.random((6, *SHAPE), "float32")
-    return learner.adapt(x, np.array([0, 1, 2, 0, 1, 2]), ["owl", "cat", "yak"])
+def task(exported):
+    """A task of five classes, in memory."""
+    return exported("adapted").model
 
 
-def test_an_adapted_model_tells_logits_probabilities_and_names(task, tmp_path):
+def test_an_adapted_model_tells_logits_probabilities_and_names(task, exported):
     x = RNG.random((4, *SHAPE), "float32")
-    logits = task.predict(x, verbose=0)[:, :3]
-    with Worker(export(task, tmp_path / "task")) as servable:
+    logits = task.predict(x, verbose=0)
+    with Worker(exported("adapted").version) as servable:
         answer = servable.run("serving_default", {"x": x})
     np.testing.assert_allclose(answer["logits"], logits, rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(answer["probabilities"], tf.nn.softmax(logits), rtol=1e-4)
-    assert answer["classes"].tolist() == [[b"owl", b"cat", b"yak"]] * 4
+    assert answer["classes"].tolist() == [[b"ant", b"bee", b"cow", b"dog", b"elk"]] * 4
+
+
+def test_a_task_of_fewer_classes_than_outputs_has_as_many_as_names(task, tmp_path):
+    x = RNG.random((4, *SHAPE), "float32")
+    version = export(task, tmp_path / "task", class_names=["owl", "cat", "yak"])
+    answer = tf.saved_model.load(str(version)).signatures["serving_default"](x=x)
+    expected = task.predict(x, verbose=0)[:, :3]
+    np.testing.assert_allclose(answer["logits"], expected, rtol=1e-4, atol=1e-6)
+    assert answer["classes"].numpy().tolist() == [[b"owl", b"cat", b"yak"]] * 4
 
 
 def test_images_are_prepared_as_in_training(task, tmp_path):
@@ -130,8 +189,9 @@ def test_a_loaded_model_must_be_told_what_it_returns(task, tmp_path):
 
 
 def test_a_transductive_learner_is_refused_unless_allowed(tmp_path):
-    learner = tfmeta.PrototypicalNetwork(encoder())
-    adapted = learner.adapt(RNG.random((2, *SHAPE), "float32"), np.array([0, 1]))
+    layers = [keras.layers.Dense(4), keras.layers.BatchNormalization()]
+    learner = tfmeta.PrototypicalNetwork(keras.Sequential([keras.Input((3,)), *layers]))
+    adapted = learner.adapt(RNG.random((2, 3), "float32"), np.array([0, 1]))
     for model in (learner, adapted):
         with pytest.raises(ValueError, match="depends on the other queries"):
             export(model, tmp_path / "servable")
@@ -186,20 +246,39 @@ def test_what_a_server_cannot_run_is_not_published(layer, message, tmp_path):
     model = keras.Model(x, keras.layers.Dense(2)(layer()(x)))
     with pytest.raises(ServableError, match=message):
         export(model, tmp_path / "bad", output_kind="logits")
-    assert [p for p in (tmp_path / "bad").glob("*") if not p.name.startswith(".lock")] == []
+    assert list(tmp_path.iterdir()) == []
 
 
-def test_another_model_than_the_exported_one_does_not_agree(task, tmp_path):
-    from tfmeta.serving import gate
-    from tfmeta.serving.warmup import read_requests
-
-    version = export(task, tmp_path / "task")
+def test_another_model_than_the_exported_one_does_not_agree(task, exported):
+    version = exported("adapted").version
     (request, *_) = read_requests(version)
-    expected = np.asarray(task(request.inputs["x"]))[:, :3]
-    *_, finding = gate.check(version, expected=[(request, {"logits": expected})])
-    assert finding.what == "agreement with the model"
+    answer = {"logits": np.asarray(task(request.inputs["x"]))}
+    wrong = {"logits": answer["logits"] + 0.01}
+    *_, agreement, reference = gate.check(
+        version, expected=[(request, answer)], reference=(request, answer)
+    )
+    assert agreement.what == "agreement with the model"
+    assert reference.what == "agreement with an eager call"
     with pytest.raises(ServableError, match="model in memory"):
-        gate.check(version, expected=[(request, {"logits": expected + 0.01})])
+        gate.check(version, expected=[(request, wrong)])
+    with pytest.raises(ServableError, match="called eagerly"):
+        gate.check(version, reference=(request, wrong))
+
+
+def test_signatures_that_compute_something_else_than_the_learner_are_not_published(
+    tmp_path, monkeypatch
+):
+    # The signatures' answers in memory are wrong in the same way: only the eager call shows it.
+    def with_other_labels(inputs, *_):
+        support, n_way = checked_support(inputs, False, None)
+        labels = (support["support_y"] + 1) % tf.cast(n_way, tf.int64)
+        return {**support, "support_y": labels}, n_way
+
+    monkeypatch.setattr("tfmeta.serving.signatures.checked_support", with_other_labels)
+    learner = tfmeta.PrototypicalNetwork(small_image_encoder())
+    with pytest.raises(ServableError, match="of the model called eagerly differ"):
+        export(learner, tmp_path / "wrong")
+    assert not (tmp_path / "wrong").exists()
 
 
 @pytest.mark.parametrize(
@@ -240,26 +319,20 @@ def test_arguments_that_do_not_fit_are_told(task, tmp_path):
 
 
 def test_rounding_that_inner_steps_enlarge_is_no_disagreement(tmp_path):
-    # With these, and two kinds of kernels, answers differ by 5e-4.
+    # With these weights, the answers of two kinds of kernels differ by 5e-4.
     keras.utils.set_random_seed(0)
-    learner = tfmeta.MAML(network(), 20.0, 1, test_inner_steps=5, batch_norm="support")
+    learner = tfmeta.MAML(
+        network(),
+        inner_learning_rate=20.0,
+        inner_steps=1,
+        test_inner_steps=5,
+        batch_norm="support",
+    )
     export(learner, tmp_path / "steep")
 
 
-def test_padding_may_hold_anything_finite(tmp_path):
-    learner = LEARNERS["prototypical_network"]()
-    inputs = episodes(learner, 1, 10, 3)
-    inputs["support_mask"][:, 8:] = 0
-    with Worker(export(learner, tmp_path / "padded")) as servable:
-        expected = servable.run("adapt_and_predict", inputs)["logits"]
-        # Its square is infinite.
-        inputs["support_x"][:, 8:] = 1e30
-        inputs["support_y"][:, 8:] = -7
-        np.testing.assert_array_equal(servable.run("adapt_and_predict", inputs)["logits"], expected)
-
-
 def test_a_learner_that_diverged_is_refused_by_name(tmp_path):
-    learner = LEARNERS["maml"]()
+    learner = small_maml()
     learner.network.set_weights([np.full_like(w, np.nan) for w in learner.network.get_weights()])
     with pytest.raises(ServableError, match=r"fails on a warmup request.*must be finite"):
         export(learner, tmp_path / "diverged")
@@ -285,60 +358,56 @@ def test_half_precision_is_answered_in_single(tmp_path):
 # === Files ===
 
 
-def test_versions_grow_and_the_server_s_settings_name_all_servables(task, tmp_path):
-    from google.protobuf import text_format
-    from tensorflow_serving.config import model_server_config_pb2
-
+def test_versions_grow_in_their_folder_and_nothing_is_written_outside(tmp_path):
     for _ in range(3):
-        export(task, tmp_path / "one", keep=2)
-    export(task, tmp_path / "two")
+        export(dense(), tmp_path / "one", output_kind="logits", keep=2)
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
     assert sorted(p.name for p in (tmp_path / "one").iterdir() if p.name[0] != ".") == ["2", "3"]
-    config = text_format.Parse(
-        (tmp_path / "models.config").read_text(), model_server_config_pb2.ModelServerConfig()
-    )
-    found = {c.name: c.base_path for c in config.model_config_list.config}
-    assert found == {name: str(tmp_path / name) for name in ("one", "two")}
-    batching = tmp_path / "batching_parameters.txt"
-    assert "max_batch_size { value: 32 }" in batching.read_text()
-    # Those who know their traffic may change it.
-    batching.write_text("max_batch_size { value: 8 }")
-    export(task, tmp_path / "two")
-    assert batching.read_text() == "max_batch_size { value: 8 }"
 
 
-def test_only_servables_are_in_the_settings(task, tmp_path):
-    (tmp_path / "logs" / "7").mkdir(parents=True)
-    (tmp_path / "logs" / "7" / "a.txt").write_text("a")
-    export(task, tmp_path / "one")
-    assert (tmp_path / "models.config").read_text().count("name:") == 1
+def test_a_failed_export_leaves_earlier_versions_and_nothing_else(tmp_path):
+    def files():
+        """When each file was written, without those that lock a folder."""
+        paths = (path for path in tmp_path.rglob("[!.]*") if path.is_file())
+        return {path: path.stat().st_mtime for path in paths}
+
+    version = export(dense(), tmp_path / "one", output_kind="logits")
+    before = files()
+    bad = dense()
+    bad.set_weights([np.full_like(w, np.nan) for w in bad.get_weights()])
+    with pytest.raises(ServableError):
+        export(bad, tmp_path / "one", output_kind="logits")
+    with pytest.raises(ServableError):
+        export(bad, tmp_path / "new" / "folder", output_kind="logits")
+    assert files() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["one"]
+    assert version.is_dir()
 
 
-def test_settings_that_cannot_be_written_do_not_hide_what_was_published(task, tmp_path):
-    (tmp_path / "models.config").mkdir()
-    with pytest.warns(RuntimeWarning, match="was published, but"):
-        version = export(task, tmp_path / "one")
-    assert (version / "saved_model.pb").is_file()
-
-
-def test_exports_at_once_are_all_in_the_settings(tmp_path):
+def test_learners_are_exported_in_several_threads_at_once(tmp_path):
     # Twice the same: what one thread traces is of no use in the other's graph.
-    same = LEARNERS["prototypical_network"]()
-    models = [same, same, LEARNERS["maml_regression"]()]
+    same = tfmeta.PrototypicalNetwork(small_image_encoder())
+    models = [same, same, tfmeta.PrototypicalNetwork(small_image_encoder())]
     with ThreadPoolExecutor(3) as pool:
-        list(pool.map(lambda i: export(models[i], tmp_path / f"m{i}"), range(3)))
-    settings = (tmp_path / "models.config").read_text()
-    assert all(f'name: "m{i}"' in settings for i in range(3))
+        versions = list(pool.map(lambda i: export(models[i], tmp_path / f"m{i}"), range(3)))
+    assert all((version / "saved_model.pb").is_file() for version in versions)
 
 
-def test_a_folder_is_taken_as_in_a_shell(task, tmp_path, monkeypatch):
+def test_a_folder_is_taken_as_in_a_shell(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.chdir(tmp_path)
-    assert export(task, "~/my models/task") == tmp_path / "home" / "my models" / "task" / "1"
-    assert export(task, "here") == tmp_path / "here" / "1"
     (tmp_path / "there").mkdir()
-    monkeypatch.chdir(tmp_path / "there")
-    assert export(task, ".") == tmp_path / "there" / "1"
-    assert (tmp_path / "models.config").is_file()
+    model = dense()
+    for start, folder, expected in (
+        (tmp_path, "~/my models/task", tmp_path / "home" / "my models" / "task"),
+        (tmp_path, "here", tmp_path / "here"),
+        (tmp_path / "there", ".", tmp_path / "there"),
+    ):
+        monkeypatch.chdir(start)
+        assert export(model, folder, output_kind="logits") == expected / "1"
+
+
+def dense():
+    return keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
 
 
 def test_a_learner_that_was_never_called_is_built(tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
-from tfmeta.serving import ServableError, export, gate, signatures
+from tfmeta.serving import ServableError, agreement, export, gate, operations, signatures
+from tfmeta.serving.loaded_servable import LoadedServable
 from tfmeta.serving.warmup import FILE, Request, read_requests, write_requests
 
 SHAPE = (14, 14, 1)
@@ -37,14 +38,12 @@ def version(tmp_path_factory):
 def test_how_far_answers_may_differ_depends_on_what_the_model_computes_in(
     version, compute_dtype, allowed, refused
 ):
-    request, signatures = read_requests(version)[-1], gate.load(version)
-    answer = gate.run(signatures, request)["logits"]
+    request, servable = read_requests(version)[-1], LoadedServable.load(version, compute_dtype)
+    answer = servable.answer(request)["logits"]
     scale = np.abs(answer).max()
-    expected = [(request, {"logits": answer + allowed * scale})]
-    gate.check_agreement(signatures, expected, compute_dtype)
+    gate.check_agreement(servable, [(request, {"logits": answer + allowed * scale})])
     with pytest.raises(ServableError, match="must predict as the model that was exported") as error:
-        expected = [(request, {"logits": answer + refused * scale})]
-        gate.check_agreement(signatures, expected, compute_dtype)
+        gate.check_agreement(servable, [(request, {"logits": answer + refused * scale})])
     assert "depend" not in str(error.value)
 
 
@@ -55,7 +54,44 @@ def test_a_servable_says_what_it_computes_in(dtype, tmp_path):
     archive.track(model)
     archive.add_endpoint("serve", model.call, [keras.InputSpec(shape=(None, 3), dtype="float32")])
     archive.write_out(tmp_path / "1", verbose=False)
-    assert gate._compute_dtype(dict(gate._reachable(tmp_path / "1"))) == dtype
+    reachable = operations.reachable_nodes(tmp_path / "1")
+    assert operations.compute_dtype(reachable) == dtype
+
+
+# Answers for three tasks, which range from 0 to 1, and slack of 0.01. The cap is 0.05.
+@pytest.mark.parametrize(
+    ("moved", "is_allowed"),
+    [
+        ([0.009, 0.009, 0.009], True),
+        ([0.04, 0.009, 0.009], True),  # One task jumped at an edge.
+        ([0.04, 0.04, 0.0], False),  # Most tasks do not jump.
+        ([0.06, 0.0, 0.0], False),  # No task jumps that far.
+        ([np.nan, 0.0, 0.0], False),
+    ],
+)
+def test_tasks_may_jump_one_by_one_and_not_far(moved, is_allowed):
+    expected = np.tile(np.linspace(0, 1, 4), (3, 2, 1))
+    answer = expected + np.reshape(moved, (3, 1, 1)) * np.array([[0, 1, 0, 0], [1, 1, 0, 0]])
+    arguments = ("logits", answer, expected, "must not", "float32", 0.01)
+    if is_allowed:
+        agreement.difference_by_task(*arguments)
+    else:
+        with pytest.raises(ServableError, match="must not"):
+            agreement.difference_by_task(*arguments)
+
+
+def test_slack_is_what_rounding_does_but_at_most_a_part_of_the_range():
+    x = np.linspace(0, 1, 8, dtype="float32")[None]
+
+    def slack(function):
+        servable = LoadedServable("here", {"ask": lambda support_x: {"y": function(support_x)}})
+        request = Request("ask", {"support_x": x})
+        answer = servable.answer(request)
+        return agreement.measured_slack(servable, request, answer, "support_x", "float32")["y"]
+
+    assert slack(lambda x: x) == pytest.approx(1e-4)  # of the largest value
+    assert 3e-4 < slack(lambda x: x + tf.sin(1e3 * x) / 10) < 0.01
+    assert slack(lambda x: tf.sin(1e9 * x)) == pytest.approx(0.05 * 2, rel=0.3)
 
 
 # === What fails ===
@@ -94,6 +130,23 @@ class NoticesPadding(tfmeta.PrototypicalNetwork):
         return super().adapt_task(support_x, support_y, support_mask, training)
 
 
+class NoticesPaddingInSomeTasks(tfmeta.PrototypicalNetwork):
+    """Is right for about half of the tasks."""
+
+    def adapt_task(self, support_x, support_y, support_mask=None, training=False):
+        if support_mask is not None:
+            scale = tf.where(support_x[0, 0] < 0.5, tf.reduce_mean(support_mask), 1.0)
+            support_x *= scale
+        return super().adapt_task(support_x, support_y, support_mask, training)
+
+
+class Chaotic(keras.layers.Layer):
+    """Enlarges rounding to any size."""
+
+    def call(self, x):
+        return keras.ops.sin(1e8 * x)
+
+
 def encoder(*layers):
     return keras.Sequential([keras.Input((3,)), *layers, keras.layers.Dense(4)])
 
@@ -107,7 +160,17 @@ def encoder(*layers):
         ),
         (lambda: CountsPadding(encoder()), "padding in the support set differ"),
         (lambda: NoticesPadding(encoder()), "with and without padding in the support set differ"),
+        # These passed when only the least different task was compared, and when slack had no cap.
+        (
+            lambda: NoticesPaddingInSomeTasks(encoder()),
+            "with and without padding in the support set differ",
+        ),
+        (
+            lambda: NoticesPadding(encoder(Chaotic())),
+            "with and without padding in the support set differ",
+        ),
     ],
+    ids=["other queries", "counts padding", "notices", "notices in some tasks", "ill-conditioned"],
 )
 def test_a_learner_that_depends_on_what_it_must_not_is_not_published(learner, message, tmp_path):
     with pytest.raises(ServableError, match=f"'adapt_and_predict' .* {message}"):
@@ -126,10 +189,11 @@ def test_a_transductive_servable_must_be_allowed_but_ignores_padding(tmp_path):
 def test_rounding_that_inner_steps_enlarge_is_not_refused():
     keras.utils.set_random_seed(0)
     network = tfmeta.backbones.conv4(5, SHAPE, 8)
-    learner = tfmeta.MAML(network, 0.4, 5, batch_norm="support")
-    ((_, signature), *_) = signatures.of_learner(learner, SHAPE, (), 5, None).items()
-    function = tf.function(signature.function, [signature.inputs], autograph=False)
-    loaded = {"adapt_and_predict": lambda **inputs: function(inputs)}
+    learner = tfmeta.MAML(network, inner_learning_rate=0.4, inner_steps=5, batch_norm="support")
+    signature = signatures.learner_signatures(learner, SHAPE, (), 5, None)["adapt_and_predict"]
+    in_memory = LoadedServable(
+        "here", {"adapt_and_predict": lambda **inputs: signature.function(inputs)}
+    )
     rng = np.random.default_rng(0)
     for _ in range(3):
         for variable in learner.network.trainable_variables:
@@ -142,7 +206,7 @@ def test_rounding_that_inner_steps_enlarge_is_not_refused():
             "query_x": rng.random((3, 3, *SHAPE), "float32"),
         }
         request = Request("adapt_and_predict", inputs)
-        gate._check_tasks("here", loaded, request, True, "float32")  # Raises nothing.
+        gate._check_tasks(in_memory, request, independent=True)  # Raises nothing.
 
 
 # === What is broken ===
@@ -198,12 +262,15 @@ def test_a_broken_servable_s_file_is_named(version, damage, message, tmp_path):
         gate.check(folder)
 
 
-def test_what_is_no_servable_is_told_apart(version, tmp_path):
+def test_folders_that_are_not_servables_are_told_apart(version, tmp_path):
     for folder, message in (
         (tmp_path / "nothing", "does not exist"),
         (version / "saved_model.pb", "is a file"),
-        (version.parent.parent, f"is no servable, but holds some: check .*{version.parent}"),
-        (tmp_path, "is no servable: it has no saved_model.pb"),
+        (
+            version.parent.parent,
+            f"is not a servable, but contains servables: give .*{version.parent}",
+        ),
+        (tmp_path, "is not a servable: it has no saved_model.pb"),
     ):
         with pytest.raises(ValueError, match=message):
             gate.check(folder)

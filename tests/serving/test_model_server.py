@@ -45,6 +45,7 @@ def test_the_server_answers_by_rest_and_grpc_as_the_model_in_memory(tmp_path):
         tfmeta.backbones.conv4(None, (14, 14, 1), 8), batch_norm="support"
     )
     tfmeta.serving.export(learner, tmp_path / "few_shot")
+    tfmeta.serving.write_settings(tmp_path)
     rng = np.random.default_rng(0)
     inputs = {
         "support_x": rng.random((1, 5, 14, 14, 1), "float32"),

@@ -1,4 +1,7 @@
-"""Base networks. Learners take any Keras 3 model; these are the ones that the papers use."""
+"""Base networks from the papers.
+
+Learners take any Keras 3 model with one input and one output.
+"""
 
 from tfmeta.backbones.conv4 import conv4
 from tfmeta.backbones.film_conv4 import film_conv4

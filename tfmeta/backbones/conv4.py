@@ -24,26 +24,28 @@ def conv4(
     - MAML on miniImageNet: 32 filters, `"max_pool"`, `"flatten"`;
     - Prototypical and Matching Networks: 64 filters, `"max_pool"`, `"flatten"`.
 
-    Batch norm has a shift but no scale, as in MAML's code, and the convolutions no bias: in front
-    of batch norm it would do nothing but amplify rounding errors. Kernels are Glorot-uniform.
+    Batch norm has a shift but no scale, as in MAML's code. Convolutions have no bias: before batch
+    norm, a bias has no effect except to amplify rounding errors. Kernels are Glorot-uniform.
 
     Args:
-        n_way: Number of classes, the outputs of the last layer; None for the features before it,
-            as metric learners need them.
-        input_shape: (height, width, channels) of one image.
-        filters: Channels of each block.
-        downsampling: `"stride"`: the convolution has stride 2 (padding `"same"`). `"max_pool"`: a
-            2×2 max-pooling follows the ReLU and drops an odd last row or column.
-        head: What the logits see: the spatial `"mean"` of the last block (`filters` features), or
-            all of it (`"flatten"`).
-        name: Name of the model.
+        n_way: int or None. Number of classes, the outputs of the last layer. With None, the model
+            outputs the features before the last layer, as metric learners need them.
+        input_shape: (height, width, channels). Shape of one image.
+        filters: int. Channels of each block. Defaults to 64.
+        downsampling: str. `"stride"`: the convolution has stride 2 (padding `"same"`).
+            `"max_pool"`: a 2×2 max-pooling follows the ReLU and drops an odd last row or column.
+            Defaults to `"stride"`.
+        head: str. Features that the logits are computed from: the spatial `"mean"` of the last
+            block (`filters` features), or the whole block (`"flatten"`). Defaults to `"mean"`.
+        name: str. Name of the model. Defaults to "conv4".
 
     Returns:
         A functional model from `[N, height, width, channels]` float images to `[N, n_way]` logits
         or `[N, features]`.
 
     Raises:
-        ValueError: If an argument is none of the above, or the image too small to pool four times.
+        ValueError: If an argument is not one of the above, or the image is too small to be pooled
+            four times.
 
     Reference:
         Vinyals et al. (2016), https://arxiv.org/abs/1606.04080, section 4.1.1; Finn et al. (2017),

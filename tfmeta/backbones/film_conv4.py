@@ -1,4 +1,4 @@
-"""Convolutional network whose channels a context modulates, for CAVIA."""
+"""Convolutional network whose channels are modulated by a context, for CAVIA."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ def film_conv4(
     filters: int = 64,
     name: str = "film_conv4",
 ) -> keras.Model:
-    """`conv4` with stride 2, whose third block is modulated by context parameters.
+    """A `conv4` with stride 2 whose third block is modulated by context parameters.
 
-    After the third block's batch norm, h becomes γ h + β channel by channel (FiLM), where
+    After the third block's batch norm, h becomes γ h + β channel by channel (FiLM). Here
     (γ − 1, β) is a linear function of the context.
 
-    Deviation from the paper: the linear function gives γ − 1 rather than γ and starts at zero
+    Deviations from the paper: the linear function gives γ − 1 instead of γ and starts with zero
     bias, so that a context of zeros changes nothing; and blocks halve the image by strides.
 
     Args:
-        n_way: Number of classes, the outputs of the last layer.
-        input_shape: (height, width, channels) of one image.
-        n_context: Number of context parameters.
-        filters: Channels of each block.
-        name: Name of the model.
+        n_way: int. Number of classes, the outputs of the last layer.
+        input_shape: (height, width, channels). Shape of one image.
+        n_context: int. Number of context parameters. Defaults to 100.
+        filters: int. Channels of each block. Defaults to 64.
+        name: str. Name of the model. Defaults to "film_conv4".
 
     Returns:
         A functional model from `[image [N, height, width, channels], context [N, n_context]]` to
         `[N, n_way]` logits.
+
+    Raises:
+        ValueError: If `input_shape` does not have three elements.
 
     Reference:
         Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019), https://arxiv.org/abs/1810.03642,

@@ -13,9 +13,10 @@ def linear(n_outputs: int, input_shape: Sequence[int], name: str = "linear") -> 
     """One linear layer: logistic regression (n_outputs = n_way logits) or linear regression.
 
     Args:
-        n_outputs: n_way logits, or the dimension of y.
-        input_shape: Shape of one example; flattened where it is not a vector.
-        name: Name of the model.
+        n_outputs: int. Number of outputs: n_way logits, or the dimension of y.
+        input_shape: sequence of int. Shape of one example. Examples that are not vectors are
+            flattened.
+        name: str. Name of the model. Defaults to "linear".
 
     Returns:
         A functional model from `[N, *input_shape]` to `[N, n_outputs]`.

@@ -1,4 +1,4 @@
-"""Small networks over vectors: the regressor of the sinusoid task, and linear models."""
+"""Multi-layer perceptrons, among them the regressor of the sinusoid task."""
 
 from __future__ import annotations
 
@@ -17,16 +17,19 @@ def mlp(
     """A multi-layer perceptron with ReLU; by default the 40-40 network of the sinusoid task.
 
     Args:
-        n_outputs: Outputs of the last, linear layer: n_way logits, or the dimension of y.
-            None for the features of the last hidden layer, as metric learners need them.
-        input_shape: Shape of one example; flattened where it is not a vector.
-        hidden_units: Width of each hidden layer.
-        n_context: Number of context parameters, an additional input for CAVIA; 0 for none.
-        name: Name of the model.
+        n_outputs: int or None. Number of outputs of the last, linear layer: n_way logits, or the
+            dimension of y. With None, the model outputs the features of the last hidden layer, as
+            metric learners need them. Defaults to 1.
+        input_shape: sequence of int. Shape of one example. Examples that are not vectors are
+            flattened. Defaults to (1,).
+        hidden_units: sequence of int. Width of each hidden layer. Defaults to (40, 40).
+        n_context: int. Number of context parameters, a second input for CAVIA; 0 for none.
+            Defaults to 0.
+        name: str. Name of the model. Defaults to "mlp".
 
     Returns:
-        A functional model from `[N, *input_shape]` (with a context, from a list of this and
-        `[N, n_context]`) to `[N, n_outputs]`, or to features.
+        A functional model from `[N, *input_shape]` to `[N, n_outputs]` or `[N, features]`. With a
+        context, its input is the list `[x [N, *input_shape], context [N, n_context]]`.
 
     Reference:
         Finn et al. (2017), https://arxiv.org/abs/1703.03400, section 5.1.

@@ -13,15 +13,16 @@ def relation_encoder(
 ) -> keras.Model:
     """The embedding module: four blocks of 3×3 convolution, batch norm and ReLU.
 
-    The first two have no padding and a 2×2 max-pooling, the last two are padded and have none:
-    28×28 images become 5×5 maps, 84×84 images 19×19 maps. As in the published code, batch norm
-    has epsilon 1e-5 and kernels are He-normal by fan-out. Unlike there, convolutions have no
-    bias: in front of batch norm it would do nothing but amplify rounding errors.
+    The first two blocks have no padding and end in a 2×2 max-pooling. The last two are padded and
+    do not pool. So 28×28 images become 5×5 maps, and 84×84 images 19×19 maps. As in the published
+    code, batch norm has epsilon 1e-5 and kernels are He-normal by fan-out. Unlike there,
+    convolutions have no bias: before batch norm, a bias has no effect except to amplify rounding
+    errors.
 
     Args:
-        input_shape: (height, width, channels) of one image, 10×10 or larger.
-        filters: Channels of each block.
-        name: Name of the model.
+        input_shape: (height, width, channels). Shape of one image, 10×10 pixels or larger.
+        filters: int. Channels of each block. Defaults to 64.
+        name: str. Name of the model. Defaults to "relation_encoder".
 
     Returns:
         A functional model from `[N, height, width, channels]` to `[N, h, w, filters]` maps.
@@ -57,20 +58,20 @@ def relation_module(
     padding: Literal["same", "valid"] | None = None,
     name: str = "relation_module",
 ) -> keras.Model:
-    """The relation module: from a pair of maps, one over the other in channels, to a score.
+    """The relation module: maps a pair of feature maps, concatenated by channel, to a score.
 
-    Two blocks of 3×3 convolution, batch norm, ReLU and 2×2 max-pooling, then a dense layer with
-    ReLU and one with a sigmoid. Dense weights are N(0, 0.01) with bias 1, the rest is as in
-    `relation_encoder`.
+    Two blocks of 3×3 convolution, batch norm, ReLU and 2×2 max-pooling are followed by a dense
+    layer with ReLU and one with a sigmoid. Dense weights start as N(0, 0.01) with bias 1;
+    everything else is as in `relation_encoder`.
 
     Args:
-        feature_shape: (h, w, channels) of one map, before concatenation.
-        filters: Channels of each block.
-        hidden_units: Units of the first dense layer.
-        padding: Of the convolutions: `"same"` as published for Omniglot, `"valid"` as published
-            for miniImageNet. Defaults to `"valid"` where the maps are large enough (10×10), so
-            that both come out as published.
-        name: Name of the model.
+        feature_shape: (h, w, channels). Shape of one map, before concatenation.
+        filters: int. Channels of each block. Defaults to 64.
+        hidden_units: int. Units of the first dense layer. Defaults to 8.
+        padding: str or None. Padding of the convolutions: `"same"` as published for Omniglot,
+            `"valid"` as published for miniImageNet. Defaults to None: `"valid"` if the maps are
+            large enough (10×10), else `"same"`, so that both are as published.
+        name: str. Name of the model. Defaults to "relation_module".
 
     Returns:
         A functional model from `[N, h, w, 2·channels]` to `[N, 1]` scores from 0 to 1.

@@ -1,20 +1,37 @@
-"""Where episodes come from."""
+"""Sources of episodes.
+
+Importing this package is cheap: TensorFlow is imported when a source is loaded.
+"""
 
 from __future__ import annotations
 
-import inspect
 import os
-from pathlib import Path
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
-from tfmeta.data import regression, sources
-from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.regression import TaskDistribution
+from tfmeta.data.names import resolve
 
-__all__ = ["DISTRIBUTIONS", "ClassDataset", "ImageFormat", "TaskDistribution", "load"]
+if TYPE_CHECKING:
+    from tfmeta.data.class_dataset import ClassDataset
+    from tfmeta.data.task_distribution import TaskDistribution
 
-DISTRIBUTIONS = {"sinusoid": regression.sinusoid, "linear": regression.linear}
+__all__ = ["ClassDataset", "ImageFormat", "TaskDistribution", "load", "resolve"]
+
+_LAZY = {
+    "ClassDataset": "tfmeta.data.class_dataset",
+    "TaskDistribution": "tfmeta.data.task_distribution",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
 
 
 def load(
@@ -24,35 +41,49 @@ def load(
     data_dir: str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> Any:
-    """Loads a source of episodes.
+    r"""Loads a source of episodes.
+
+    What a name means, by the first line that fits:
+
+    | name                       | source                                     | options          |
+    | -------------------------- | ------------------------------------------ | ---------------- |
+    | `"omniglot"`               | Omniglot, from TensorFlow Datasets         | `protocol=`,     |
+    |                            |                                            | `rotations=`     |
+    | `"glyphs"`                 | characters drawn on first use, offline     |                  |
+    | `"digits"`                 | the handwritten digits of scikit-learn     |                  |
+    | `"mini_imagenet"`          | your folder `mini_imagenet` in `data_dir`  |                  |
+    | `"cifar_fs"`               | CIFAR-100 in the split of Bertinetto et al.|                  |
+    | `"sinusoid"`, `"linear"`   | distributions of regression tasks          |                  |
+    | `"./images"`, `"/images"`, | a folder with one sub-folder of images per | `image_format=`  |
+    | `"~/images"`, `"images/"`, | class: whatever begins with `.`, `/`, `~`  |                  |
+    | `r"C:\images"`, a `Path`   | or a drive, ends with `/` or has a `\`     |                  |
+    | `"cifar100"`,              | a TensorFlow Datasets data set with an     | `image_size=`    |
+    | `"cifar10_corrupted/fog_1"`| image and a label, and its configuration   |                  |
+    | `"images"`, `"my/images"`  | a folder: any other name that has a `/` or | `image_format=`  |
+    |                            | of which there is a folder                 |                  |
+    | any other text             | a data set prepared in `data_dir`          | `image_size=`    |
+    | `(x, y)`                   | arrays                                     | `class_names=`   |
+
+    A local folder named `omniglot` is therefore written `"./omniglot"`. Relative paths start at
+    the working directory. Each option is documented where its source is: in the module of that
+    name in `tfmeta.data.sources`.
 
     Args:
-        name: One of
-            `"omniglot"` (options `protocol=`, `rotations=`; see `sources.omniglot`);
-            `"glyphs"`, the embedded characters, made on first use without a network;
-            `"digits"`, those of scikit-learn;
-            `"mini_imagenet"`, from your own folder `mini_imagenet` in `data_dir`, whose CSV files
-            are the split (see `sources.mini_imagenet`);
-            `"cifar_fs"`, CIFAR-100 in the split of Bertinetto et al.;
-            `"sinusoid"` or `"linear"`, distributions of regression tasks;
-            the name of any TensorFlow Datasets data set with an image and a label (option
-            `image_size=`);
-            the path of a folder with one sub-folder of images per class (option
-            `image_format=`, an `ImageFormat`);
-            arrays `(x, y)` (option `class_names=`).
-        split: "train", "validation", "test" or "all"; no class is in two of the first three.
-            Defaults to "train" for named data sets and to "all" for folders and arrays. Task
-            distributions have no splits: use different seeds.
-        data_dir: Where TensorFlow Datasets keeps its data, and where `mini_imagenet` is; defaults
-            to `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
-        **options: As above.
+        name: str, path, or pair of arrays. See the table.
+        split: str. "train", "validation", "test" or "all". No class is in two of the first three.
+            Defaults to "train", and to "all" for folders and arrays. Task distributions have no
+            splits: use different seeds.
+        data_dir: str or path. The directory of TensorFlow Datasets, which also holds
+            `mini_imagenet`. Defaults to the environment variable `TFDS_DATA_DIR`, or else to
+            `~/tensorflow_datasets`.
+        **options: See the table.
 
     Returns:
-        A `ClassDataset`, or a `TaskDistribution`; both have `episodes(...)`.
+        A `ClassDataset`, or a `TaskDistribution` for regression; both have `episodes(...)`.
 
     Raises:
-        ValueError: If there is no such data set, split or option.
-        ConnectionError: If it had to be downloaded and could not.
+        ValueError: If there is no such data set, folder, split or option.
+        ConnectionError: If the data set had to be downloaded and could not be.
 
     Example:
 
@@ -62,27 +93,15 @@ def load(
     >>> inputs["support_x"].shape, query_y.shape
     (TensorShape([4, 6, 2]), TensorShape([4, 15]))
     """
+    source = resolve(name)
     if split is not None:
         options["split"] = split
     if data_dir is not None:
         options["data_dir"] = data_dir
+    source.check_options(options)
+    arguments: tuple[Any, ...] = ()
     if isinstance(name, tuple | list):
-        return _call(sources.arrays, *name, **options)
-    if isinstance(name, str) and name in DISTRIBUTIONS:
-        return _call(DISTRIBUTIONS[name], **options)
-    if isinstance(name, str) and name in sources.BY_NAME:
-        return _call(sources.BY_NAME[name], **options)
-    if not isinstance(name, str) or os.sep in name or Path(name).is_dir():
-        return _call(sources.folder, name, **options)
-    return _call(sources.tfds_dataset, name, **options)
-
-
-def _call(function: Any, *args: Any, **options: Any) -> Any:
-    """Calls a source, after checking that it takes these options."""
-    names = list(inspect.signature(function).parameters)[len(args) :]
-    unknown = sorted(set(options) - set(names))
-    if unknown:
-        raise ValueError(
-            f"{function.__name__!r} data takes the options {names or 'none'}; got {unknown}."
-        )
-    return function(*args, **options)
+        arguments = tuple(name)
+    elif source.kind in ("tfds", "folder"):
+        arguments = (name,)
+    return source.load(*arguments, **options)

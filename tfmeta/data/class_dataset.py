@@ -1,15 +1,17 @@
-"""Data sets of classes, and the classification episodes drawn from them."""
+"""Data sets of classes, from which classification episodes are drawn."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.pipeline import EpisodeRandom, Size, check_size, episode_pipeline
+from tfmeta.data.pipeline import Size, check_size, episode_pipeline
 
 
 class ClassDataset:
@@ -18,13 +20,19 @@ class ClassDataset:
     Made by `tfmeta.data.load`.
 
     Args:
-        class_names: A name for each class.
-        rows: For each class the rows of its examples, integers that `fetch` understands.
-        fetch: From an int tensor of rows `[N]` to their examples `[N, *x]`, float32. Runs inside
+        class_names: sequence of str. A name for each class.
+        rows: sequence of int arrays. For each class the rows of its examples: integers that
+            `fetch` understands.
+        fetch: function from rows, int64 `[N]`, to their examples, float32 `[N, *x]`. Runs inside
             `tf.data`.
-        example_shape: *x.
-        image_format: How files are read as such images, where they are images.
-        source: What it is and how it was split, for records.
+        example_shape: sequence of int. *x.
+        image_format: ImageFormat or None. How image files are read as such examples. Defaults to
+            None: the examples are no images.
+        source: mapping or None. What the data are and how they were split, for records. Defaults
+            to None: nothing is recorded.
+
+    Raises:
+        ValueError: If there is not exactly one name for each class, or two classes share a name.
     """
 
     def __init__(
@@ -37,7 +45,10 @@ class ClassDataset:
         source: Mapping[str, Any] | None = None,
     ) -> None:
         if len(class_names) != len(rows) or len(set(class_names)) != len(class_names):
-            raise ValueError("Each class needs a name of its own.")
+            raise ValueError(
+                f"Each class needs a name of its own; got {len(rows)} classes and "
+                f"{len(set(class_names))} different names."
+            )
         self.class_names = list(class_names)
         self.rows = [np.asarray(r, np.int64) for r in rows]
         self.fetch = fetch
@@ -57,18 +68,19 @@ class ClassDataset:
         """Groups arrays by label.
 
         Args:
-            x: `[N, *x]`; uint8 is scaled to [0, 1], other types become float32 as they are.
-            y: `[N]` integer labels.
-            class_names: Names of the labels 0, 1, …; by default the labels themselves.
-            image_format: As in the class.
-            source: As in the class.
+            x: array `[N, *x]`. uint8 is scaled to [0, 1]; other types become float32 as they are.
+            y: integer array `[N]`. Labels.
+            class_names: sequence of str, or None. Names of the labels 0, 1, …. Defaults to None:
+                the labels themselves.
+            image_format: ImageFormat or None. See the class. Defaults to None.
+            source: mapping or None. See the class. Defaults to None.
 
         Returns:
             A data set with the classes that have examples, in the order of their labels.
 
         Raises:
-            ValueError: If the lengths differ, the labels are no integers, or a value is not finite
-                as float32.
+            ValueError: If the lengths differ, the labels are not integers or have no name, or a
+                value is not finite as float32.
         """
         x, y = np.asarray(x), np.asarray(y)
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
@@ -80,7 +92,7 @@ class ClassDataset:
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
             raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
         if x.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # What overflows is infinite, which comes next.
+            with np.errstate(over="ignore"):  # Overflow gives infinities, refused below.
                 x = x.astype(np.float32)
         if not np.isfinite(x).all():
             raise ValueError(
@@ -120,11 +132,14 @@ class ClassDataset:
         )
 
     def subset(self, class_names: Sequence[str], **source: Any) -> ClassDataset:
-        """The data set of these classes alone.
+        """Makes the data set of these classes alone.
 
         Args:
-            class_names: Names of classes, each in this data set.
-            **source: What to add to `source`.
+            class_names: sequence of str. Names of classes, each in this data set.
+            **source: Entries to add to `source`.
+
+        Raises:
+            ValueError: If a class is not in this data set.
         """
         position = {name: i for i, name in enumerate(self.class_names)}
         unknown = [name for name in class_names if name not in position]
@@ -140,7 +155,11 @@ class ClassDataset:
         )
 
     def drop_small_classes(self, n_examples: int) -> ClassDataset:
-        """The data set of the classes with at least `n_examples` examples."""
+        """Makes the data set of the classes with enough examples.
+
+        Args:
+            n_examples: int. The smallest number of examples of a class to keep.
+        """
         return self.subset(
             [
                 name
@@ -159,33 +178,34 @@ class ClassDataset:
         start: int = 0,
         shard: tuple[int, int] = (0, 1),
     ) -> tf.data.Dataset:
-        """An endless data set of meta-batches of episodes, for `fit`.
+        """Makes an endless data set of meta-batches of episodes, for `fit`.
 
         Episode `index` is a pure function of (seed, index), whatever the meta-batch size, machine
-        or point of resumption. Classes and their labels are drawn anew in each episode, its rows
-        are in random order, and no example occurs twice in it.
+        or point of resumption. Each episode draws its classes and their labels anew. Its rows are
+        in random order, and no example occurs twice in it.
 
         Args:
-            n_way: Classes per episode; an integer or an inclusive range (low, high).
-            n_shot: Support examples per class; likewise.
-            n_query: Queries per class; likewise.
-            meta_batch_size: Episodes per element, T.
-            seed: Seed of the episodes.
-            start: Index of the first episode: to resume after `k` meta-batches, give
-                `k * meta_batch_size` (times the number of workers).
-            shard: (w, W): the share of worker w of W, the indices congruent to w.
+            n_way: int or (low, high). Classes per episode; a range is inclusive. Defaults to 5.
+            n_shot: int or (low, high). Support examples per class. Defaults to 1.
+            n_query: int or (low, high). Queries per class. Defaults to 15.
+            meta_batch_size: int. Episodes per element, T. Defaults to 4.
+            seed: int. Seed of the episodes. Defaults to 0.
+            start: int. Index of the first episode. To resume after `k` meta-batches, give
+                `k * meta_batch_size` (times the number of workers). Defaults to 0.
+            shard: (w, W). The share of worker w of W: the indices congruent to w modulo W.
+                Defaults to (0, 1): all episodes.
 
         Returns:
             A data set of `(inputs, query_y)` with `support_x` `[T, n_way·n_shot, *x]` float32,
             `support_y` `[T, n_way·n_shot]` int32, `query_x` `[T, n_way·n_query, *x]` float32, and
-            `query_y` `[T, n_way·n_query]` int32. Where a size is a range, it is drawn once per
+            `query_y` `[T, n_way·n_query]` int32. If a size is a range, it is drawn once per
             meta-batch, the shapes are those of the highest sizes, the inputs have `support_mask`
             and `query_mask`, and the elements are `(inputs, query_y, query_mask)`: Keras takes
             the third as sample weights.
 
         Raises:
-            ValueError: If there are too few classes, a class has too few examples, or a size or
-                range is invalid.
+            ValueError: If there are too few classes, a class has too few examples, or a size, the
+                seed, the start or the shard is invalid.
         """
         sizes = {
             "n_way": check_size("n_way", n_way, minimum=2),
@@ -193,68 +213,37 @@ class ClassDataset:
             "n_query": check_size("n_query", n_query),
         }
         ways, shots, queries = (high for _, high in sizes.values())
-        ranged = any(low != high for low, high in sizes.values())
         self._check_enough(ways, shots, queries)
-        counts = np.array([len(r) for r in self.rows])
-        largest = int(counts.max())
-        with tf.device("CPU"):
-            class_sizes = tf.constant(counts, tf.int32)
-            class_starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
-            all_rows = tf.constant(np.concatenate(self.rows))
-
-        def describe(random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> Any:
-            classes = tf.math.top_k(random.bits([len(self)]), ways).indices
-            bits = random.bits([ways, largest])
-            exists = tf.range(largest) < tf.gather(class_sizes, classes)[:, None]
-            picks = tf.math.top_k(tf.where(exists, bits, tf.int32.min), shots + queries).indices
-            positions = tf.gather(class_starts, classes)[:, None] + tf.cast(picks, tf.int64)
-            rows = tf.gather(all_rows, positions)
-            in_way = tf.range(ways) < size["n_way"]
-
-            def part(rows: tf.Tensor, per_class: int, used: tf.Tensor) -> dict[str, tf.Tensor]:
-                used = tf.reshape(in_way[:, None] & (tf.range(per_class) < used), [-1])
-                order = random.order(used)
-                mask = tf.gather(used, order)
-                labels = tf.repeat(tf.range(ways), per_class)
-                return {
-                    "rows": tf.gather(tf.reshape(rows, [-1]), order),
-                    "y": tf.where(mask, tf.gather(labels, order), 0),
-                    "mask": tf.cast(mask, tf.float32),
-                }
-
-            return (
-                part(rows[:, :shots], shots, size["n_shot"]),
-                part(rows[:, shots:], queries, size["n_query"]),
-            )
-
-        def examples(part: dict[str, tf.Tensor]) -> tf.Tensor:
-            rows = part["rows"]
-            x = self.fetch(tf.reshape(rows, [-1]))
-            x = tf.reshape(x, [*rows.shape, *self.example_shape])
-            if ranged:
-                x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
-            return x
-
-        def fetch(support: dict[str, tf.Tensor], query: dict[str, tf.Tensor]) -> Any:
-            inputs = {
-                "support_x": examples(support),
-                "support_y": support["y"],
-                "query_x": examples(query),
-            }
-            if not ranged:
-                return inputs, query["y"]
-            masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
-            return {**inputs, **masks}, query["y"], query["mask"]
-
+        is_ranged = any(low != high for low, high in sizes.values())
         return episode_pipeline(
-            describe,
-            fetch,
+            EpisodeDescriber(self.rows, ways, shots, queries).describe,
+            functools.partial(self._fetch_episodes, is_ranged=is_ranged),
             sizes,
             meta_batch_size=meta_batch_size,
             seed=seed,
             start=start,
             shard=shard,
         )
+
+    def _fetch_episodes(self, support: Part, query: Part, is_ranged: bool) -> Any:
+        """Reads the examples of a meta-batch of described episodes."""
+        inputs = {
+            "support_x": self._fetch_part(support, is_ranged),
+            "support_y": support["y"],
+            "query_x": self._fetch_part(query, is_ranged),
+        }
+        if not is_ranged:
+            return inputs, query["y"]
+        masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
+        return {**inputs, **masks}, query["y"], query["mask"]
+
+    def _fetch_part(self, part: Part, is_ranged: bool) -> tf.Tensor:
+        """Reads the examples of the support sets or the query sets `[T, rows, *x]`."""
+        rows = part["rows"]
+        x = tf.reshape(self.fetch(tf.reshape(rows, [-1])), [*rows.shape, *self.example_shape])
+        if is_ranged:
+            x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
+        return x
 
     def _check_enough(self, ways: int, shots: int, queries: int) -> None:
         if len(self) < ways:

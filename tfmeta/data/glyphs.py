@@ -5,246 +5,76 @@ Characters that look alike (Latin A, Greek Α, Cyrillic А; o, O, 0) are one cla
 the drawings themselves.
 """
 
+import hashlib
 import unicodedata
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, ClassVar
 
 import matplotlib
 import numpy as np
+import PIL
 import tensorflow_datasets as tfds
-from matplotlib.ft2font import FT2Font
-from PIL import Image, ImageDraw, ImageFont
-from scipy.ndimage import rotate
+from PIL import ImageFont
 
-IMAGE_SIZE = 28
+from tfmeta.data.glyph_drawing import IMAGE_SIZE, choose_characters, draw_class, load_faces
+
 NUM_CLASSES = 1300
-IMAGES_PER_CLASS = 20
-# Ink stays inside this box, so that one pixel of paper is left on every side.
-BOX = IMAGE_SIZE - 2
-MIN_FACES = 4
-FONT_SIZE = 80
-# Smaller ink (dots, accents) would be a blown-up speck.
-MIN_INK = FONT_SIZE // 4
-# Shapes are compared on a grid this coarse because detail that is lost on it is hardly legible at
-# 28x28 either: the emoticons, say, become one class.
-THUMBNAIL_SIZE = 14
-# Largest cosine similarity between thumbnails of two classes. Chosen by eye: above it many pairs
-# differ by an accent or a thin stroke only, below it most pairs are told apart at a glance.
-MAX_SIMILARITY = 0.92
-# Turning a drawing by this much or less (jitter turns and slants it) makes no other class.
-TURN_DEGREES = 10
-# Classes are shared out evenly over pages of this many code points, about one script each.
-PAGE = 128
-MAX_TURN, MAX_SHEAR, MAX_STRETCH, MIN_FILL, MAX_SHIFT = np.deg2rad(7), 0.1, 0.1, 0.8, 2.0
+# Digests of the images with which the numbers on the cards were measured, by split.
+PUBLISHED_DIGESTS = {
+    "train": "4ae4e72dcc4e3f8cd32dd7509ceef841b1dc39ad39a1e8024c3a50e71a84e5b3",
+    "validation": "3471a6d05d6576f3f5bdc35bb4b9701e28a22a84d38d9f138bf0f379acd2e892",
+    "test": "58ac5be22081048beb97db1f5c544df19840d2951fb1225434bae3555d6f70f1",
+    "all": "270f13c5d8e5c8b6c29ceaa524391f4f2a47795cba0354a87ea19241ac14b0e6",
+}
 
 
-def load_faces() -> tuple[list[ImageFont.FreeTypeFont], dict[int, list[int]]]:
-    """Opens matplotlib's text fonts and finds the characters drawn by enough of them.
-
-    Returns:
-        The faces, and for every letter, number or symbol that at least `MIN_FACES` of them have,
-        in code point order, the positions of those faces.
-    """
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    # A list of what to trust, for the others mislead: LastResort has a placeholder for every code
-    # point, and the Computer Modern, STIXNonUni and STIXSiz charmaps do not follow Unicode.
-    families = ("DejaVuSans", "DejaVuSansMono", "DejaVuSerif", "STIXGeneral")
-    styles = ("", "-*", "Bol", "BolIta", "Italic")
-    paths = sorted({p for f in families for s in styles for p in folder.glob(f"{f}{s}.ttf")})
-    coverage: dict[int, list[int]] = {}
-    for face, path in enumerate(paths):
-        for point in FT2Font(str(path)).get_charmap():
-            if unicodedata.category(chr(point))[0] in "LNS":
-                coverage.setdefault(point, []).append(face)
-    # The basic layout, because the other one is there only if the system has libraqm.
-    layout = ImageFont.Layout.BASIC
-    fonts = [ImageFont.truetype(path, FONT_SIZE, layout_engine=layout) for path in paths]
-    return fonts, {p: coverage[p] for p in sorted(coverage) if len(coverage[p]) >= MIN_FACES}
-
-
-def cut_out(font: ImageFont.FreeTypeFont, character: str) -> Image.Image | None:
-    """Draws one character, ink 255 on 0, cropped to its ink.
+def digest(images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]) -> str:
+    """Computes a digest of images, their order and their classes.
 
     Args:
-        font: The face to draw in.
-        character: The character.
+        images: uint8 `[N, height, width, channels]`.
+        labels: int `[N]`.
+        class_names: sequence of str. Names of the classes.
 
     Returns:
-        The drawing, or None if the face draws nothing for it.
+        A SHA-256 in hexadecimal.
     """
-    left, top, right, bottom = font.getbbox(character)
-    canvas = Image.new("L", (int(right - left), int(bottom - top)))
-    ImageDraw.Draw(canvas).text((-left, -top), character, fill=255, font=font)
-    box = canvas.getbbox()
-    return canvas.crop(box) if box else None
+    content = hashlib.sha256("\n".join(class_names).encode())
+    content.update(np.ascontiguousarray(labels, "<i8").tobytes())
+    content.update(np.ascontiguousarray(images).tobytes())
+    return content.hexdigest()
 
 
-def thumbnail(ink: Image.Image) -> np.ndarray:
-    """Reduces ink, made to fill the box as in the data set, to a vector for comparison.
+def warn_unless_published(
+    split: str, images: np.ndarray, labels: np.ndarray, class_names: Sequence[str]
+) -> None:
+    """Warns if the images of a split are not those of the published numbers.
 
     Args:
-        ink: A drawing from `cut_out`.
-
-    Returns:
-        Float32 [THUMBNAIL_SIZE ** 2], of unit length.
+        split: str. "train", "validation", "test" or "all".
+        images: uint8 `[N, height, width, channels]`, ink = 255.
+        labels: int `[N]`.
+        class_names: sequence of str. Names of the classes of the split.
     """
-    side = round(max(ink.size) * IMAGE_SIZE / BOX)
-    square = Image.new("L", (side, side))
-    square.paste(ink, ((side - ink.width) // 2, (side - ink.height) // 2))
-    small = square.resize((THUMBNAIL_SIZE,) * 2, Image.Resampling.BILINEAR)
-    vector = np.asarray(small, np.float32).ravel()
-    return vector / np.linalg.norm(vector)
-
-
-def turn_both_ways(thumbnails: np.ndarray) -> np.ndarray:
-    """Turns thumbnails half of `TURN_DEGREES` to the left and to the right.
-
-    Comparing all turned ones with each other is comparing at 0 and at +-`TURN_DEGREES`; that each
-    has been turned makes them equally soft, so that it does not matter which of two comes first.
-
-    Args:
-        thumbnails: Vectors as `thumbnail` returns them [drawings, pixels].
-
-    Returns:
-        Float32 [drawings * 2, pixels], of unit length, those of one drawing side by side.
-    """
-    grid = thumbnails.reshape(-1, THUMBNAIL_SIZE, THUMBNAIL_SIZE)
-    turned = [
-        rotate(grid, angle, axes=(1, 2), reshape=False, order=1)
-        for angle in (-TURN_DEGREES / 2, TURN_DEGREES / 2)
-    ]
-    vectors = np.stack(turned, axis=1).reshape(-1, thumbnails.shape[1])
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-
-
-def choose_distinct(thumbnails: Mapping[int, np.ndarray], count: int) -> list[int]:
-    """Chooses characters of which no two look alike, from as many scripts as possible.
-
-    Goes through the letters, the numbers and the symbols (so that S is kept and not $), each in
-    code point order, and keeps a character only if none of its drawings, in any face, resembles a
-    drawing of a kept one, in any face: an italic of one may well be the upright of another. Of
-    those kept, takes the first of every page of code points, then the second, and so on.
-
-    Args:
-        thumbnails: For every code point its thumbnails [faces, pixels].
-        count: How many to choose.
-
-    Returns:
-        `count` code points in ascending order.
-
-    Raises:
-        ValueError: If fewer than `count` distinct characters are there.
-    """
-    pages: dict[tuple[str, int], list[int]] = {}
-    for point in sorted(thumbnails):
-        pages.setdefault((unicodedata.category(chr(point))[0], point // PAGE), []).append(point)
-    ranked: list[tuple[int, int]] = []
-    kept = np.zeros((0, THUMBNAIL_SIZE**2), np.float32)
-    for _, page in sorted(pages.items()):
-        # One large matrix product a page, since one a character would take several times as long.
-        drawings = [turn_both_ways(thumbnails[point]) for point in page]
-        similarity = (kept @ np.concatenate(drawings).T).max(axis=0, initial=-1)
-        starts = np.cumsum([0] + [len(d) for d in drawings[:-1]])
-        fresh, rank = kept[:0], 0
-        similarity = np.maximum.reduceat(similarity, starts)
-        for point, drawn, nearest in zip(page, drawings, similarity, strict=True):
-            if max(nearest, (fresh @ drawn.T).max(initial=-1)) <= MAX_SIMILARITY:
-                fresh = np.concatenate([fresh, drawn])
-                ranked.append((rank, point))
-                rank += 1
-        kept = np.concatenate([kept, fresh])
-    if len(ranked) < count:
-        raise ValueError(
-            f"Expected at least {count} distinct characters in matplotlib's fonts, found "
-            f"{len(ranked)} (matplotlib {matplotlib.__version__}, {matplotlib.get_data_path()}). "
-            "Install a matplotlib wheel with its DejaVu and STIXGeneral fonts."
-        )
-    return sorted(point for _, point in sorted(ranked)[:count])
-
-
-def choose_characters(
-    fonts: Sequence[ImageFont.FreeTypeFont], coverage: Mapping[int, Sequence[int]], count: int
-) -> list[int]:
-    """Chooses the characters that are the classes of the data set.
-
-    Args:
-        fonts: The faces.
-        coverage: For every candidate code point the positions of the faces that have it.
-        count: How many to choose.
-
-    Returns:
-        `count` code points in ascending order.
-
-    Raises:
-        ValueError: If fewer than `count` distinct characters are there.
-    """
-    thumbnails = {}
-    for point, faces in coverage.items():
-        inks = [cut_out(fonts[face], chr(point)) for face in faces]
-        if all(ink and max(ink.size) >= MIN_INK for ink in inks):
-            thumbnails[point] = np.stack([thumbnail(ink) for ink in inks if ink])
-    return choose_distinct(thumbnails, count)
-
-
-def jitter(ink: Image.Image, rng: np.random.Generator) -> np.ndarray:
-    """Puts ink on paper, slightly turned, slanted, stretched, shrunk and shifted.
-
-    Args:
-        ink: A drawing from `cut_out`.
-        rng: The source of randomness.
-
-    Returns:
-        Uint8 [IMAGE_SIZE, IMAGE_SIZE, 1], ink 0 on paper 255, with no ink on the border.
-    """
-    turn, shear, stretch = rng.uniform(-1, 1, 3) * (MAX_TURN, MAX_SHEAR, MAX_STRETCH)
-    cos, sin = np.cos(turn), np.sin(turn)
-    matrix = np.array([[cos, -sin], [sin, cos]]) @ [[1 + stretch, shear], [0, 1]]
-    rows, columns = np.nonzero(np.asarray(ink))
-    centres = matrix @ (np.stack([columns, rows]) + 0.5)
-    # Bilinear resampling spreads a pixel of ink by one pixel to every side of its centre.
-    spread = np.abs(matrix).sum(axis=1)
-    low, high = centres.min(axis=1) - spread, centres.max(axis=1) + spread
-    scale = rng.uniform(MIN_FILL, 1) * BOX / (high - low).max()
-    slack = np.minimum((BOX - scale * (high - low)) / 2, MAX_SHIFT)
-    centre = IMAGE_SIZE / 2 + rng.uniform(-1, 1, 2) * slack
-    # Pillow's affine transform does not average when it shrinks, so draw larger and average then.
-    oversampling = 3
-    inverse = np.linalg.inv(matrix * scale * oversampling)
-    origin = inverse @ (scale * (low + high) / 2 - centre) * oversampling
-    image = ink.transform(
-        (IMAGE_SIZE * oversampling,) * 2,
-        Image.Transform.AFFINE,
-        (*inverse[0], origin[0], *inverse[1], origin[1]),
-        Image.Resampling.BILINEAR,
+    if digest(images, labels, class_names) == PUBLISHED_DIGESTS[split]:
+        return
+    # A warning and no error: the images are a sound data set, and only comparing with published
+    # numbers needs the very same ones. An error would break each new matplotlib and Pillow.
+    warnings.warn(
+        "These glyphs differ from those with which tfmeta's published numbers were measured, "
+        "because they were drawn with another version of matplotlib's fonts or of Pillow "
+        f"(installed are matplotlib {matplotlib.__version__} and Pillow {PIL.__version__}). "
+        "Results may differ from the published ones, too.",
+        RuntimeWarning,
+        stacklevel=2,
     )
-    return 255 - np.asarray(image.reduce(oversampling))[..., np.newaxis]
-
-
-def draw_class(
-    fonts: Sequence[ImageFont.FreeTypeFont], faces: Sequence[int], point: int
-) -> Iterator[np.ndarray]:
-    """Draws the images of one class, taking its faces in turn.
-
-    Args:
-        fonts: All faces.
-        faces: The positions of the faces that have the character.
-        point: The character's code point, which with the image's number seeds the jitter.
-
-    Yields:
-        `IMAGES_PER_CLASS` images as `jitter` returns them.
-    """
-    inks = [cut_out(fonts[face], chr(point)) for face in faces]
-    for number in range(IMAGES_PER_CLASS):
-        ink = inks[number % len(inks)]
-        assert ink is not None  # choose_characters takes no character with a blank drawing.
-        yield jitter(ink, np.random.default_rng((point, number)))
 
 
 class Glyphs(tfds.core.GeneratorBasedBuilder):
     """Characters of many scripts, 20 images each.
 
-    Read split "all" and split it by class: there is no split made beforehand.
+    Read the split "all" and split it by class: the data set has no splits of its own.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -265,11 +95,11 @@ class Glyphs(tfds.core.GeneratorBasedBuilder):
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Any]:
         fonts, coverage = load_faces()
         points = choose_characters(fonts, coverage, NUM_CLASSES)
-        # Set here and not in _info, which would analyse the fonts at every load.
+        # Not in _info, which would analyse the fonts whenever the data set is loaded.
         self.info.features["label"].names = [
             f"U+{p:04X} {unicodedata.name(chr(p))}" for p in points
         ]
-        # TFDS reserves the name "all" for the union of the splits, so this one is read as both.
+        # TFDS reserves the name "all" for the union of all splits: of this one.
         return {"train": self._generate_examples(fonts, {p: coverage[p] for p in points})}
 
     def _generate_examples(

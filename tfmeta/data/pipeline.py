@@ -2,64 +2,93 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from tfmeta.threads import n_cores
+
 # A number, or an inclusive range to draw from.
 Size = int | tuple[int, int]
 
-# Random numbers are addressed by (seed, index, stream); an index has this many streams.
+# Random numbers are addressed by (seed, index, stream). Each index has this many streams: the first
+# are for the episode, the others for the sizes of its meta-batch.
 STREAMS = 64
-SIZE_STREAM = 48
+EPISODE_STREAMS = range(48)
+SIZE_STREAMS = range(48, STREAMS)
 
 
 class EpisodeRandom:
-    """The random numbers of one episode, a pure function of (seed, index) and the order of calls.
+    """The random numbers of one episode, a pure function of (seed, index) and the order of draws.
 
-    Philox is named explicitly: it gives the same integers on every machine and version.
+    Philox is named explicitly because it gives the same integers on every machine and version.
 
     Args:
-        seed: The data set's seed.
-        index: Scalar int64, the episode's index.
-        stream: The first stream to draw from.
+        seed: int. The data set's seed.
+        index: int64 scalar. The episode's index.
+        streams: range. The streams to draw from, one for each draw, within the `STREAMS` of an
+            index. Defaults to the 48 of an episode.
+
+    Raises:
+        ValueError: When more is drawn than there are streams. Further draws would be those of the
+            next episode.
     """
 
-    def __init__(self, seed: int, index: tf.Tensor, stream: int = 0) -> None:
-        self._seed, self._index, self._stream = seed, index, stream
+    def __init__(self, seed: int, index: tf.Tensor, streams: range = EPISODE_STREAMS) -> None:
+        self._seed, self._index, self._streams = seed, index, streams
+        self._n_drawn = 0
 
-    def _next(self) -> tf.Tensor:
-        key = tf.stack([tf.constant(self._seed, tf.int64), self._index * STREAMS + self._stream])
-        self._stream += 1
-        return key
+    def _next_key(self) -> tf.Tensor:
+        if self._n_drawn >= len(self._streams):
+            raise ValueError(
+                f"An episode may draw random numbers at most {len(self._streams)} times; this is "
+                f"draw {self._n_drawn + 1}. Draw one larger tensor instead of several small ones."
+            )
+        stream = self._streams[self._n_drawn]
+        self._n_drawn += 1
+        return tf.stack([tf.constant(self._seed, tf.int64), self._index * STREAMS + stream])
 
     def bits(self, shape: Sequence[int]) -> tf.Tensor:
-        """Uniform int32 over the full range."""
+        """Draws uniform int32 over the full range."""
         return tf.random.stateless_uniform(
-            shape, self._next(), minval=None, maxval=None, dtype=tf.int32, alg="philox"
+            shape, self._next_key(), minval=None, maxval=None, dtype=tf.int32, alg="philox"
         )
 
     def uniform(self, shape: Sequence[int], low: float, high: float) -> tf.Tensor:
-        """Uniform float32 in [low, high)."""
-        return tf.random.stateless_uniform(shape, self._next(), low, high, alg="philox")
+        """Draws uniform float32 in [low, high)."""
+        return tf.random.stateless_uniform(shape, self._next_key(), low, high, alg="philox")
 
     def normal(self, shape: Sequence[int]) -> tf.Tensor:
-        """Standard normal float32."""
-        return tf.random.stateless_normal(shape, self._next(), alg="philox")
+        """Draws standard normal float32."""
+        return tf.random.stateless_normal(shape, self._next_key(), alg="philox")
 
     def order(self, valid: tf.Tensor) -> tf.Tensor:
-        """A random order of the positions `[N]`: the valid ones first, in random order."""
+        """Draws an order of positions, the valid ones first.
+
+        Args:
+            valid: bool `[N]`. Which positions are valid.
+
+        Returns:
+            int32 `[N]`. The valid positions in random order, then the others.
+        """
         bits = tf.where(valid, self.bits(valid.shape), tf.int32.min)
         return tf.math.top_k(bits, valid.shape[0]).indices
 
 
 def check_size(name: str, size: Any, minimum: int = 1) -> tuple[int, int]:
-    """An integer, or an inclusive (low, high), as (low, high).
+    """Checks a size of episodes and makes it a range.
+
+    Args:
+        name: str. What messages call it.
+        size: int or (low, high). A size, or an inclusive range of sizes.
+        minimum: int. The smallest valid size. Defaults to 1.
+
+    Returns:
+        (low, high).
 
     Raises:
-        ValueError: If it is neither, empty, or below the minimum.
+        ValueError: If it is neither, or empty, or below the minimum.
     """
     bounds = tuple(size) if isinstance(size, list | tuple) else (size, size)
     if len(bounds) != 2 or not all(isinstance(b, int) and not isinstance(b, bool) for b in bounds):
@@ -82,26 +111,27 @@ def episode_pipeline(
     start: int,
     shard: tuple[int, int],
 ) -> tf.data.Dataset:
-    """An endless data set of meta-batches.
+    """Makes an endless data set of meta-batches.
 
-    Worker w of W takes the indices congruent to w. Sizes that are ranges are drawn once per
-    meta-batch (the same for all workers), from the index at which it starts.
+    Worker w of W takes the indices congruent to w modulo W. Sizes that are ranges are drawn once
+    per meta-batch (all workers draw the same), from the index at which the meta-batch starts.
 
     Args:
-        describe: From an episode's random numbers and sizes to a nesting of small tensors.
-        fetch: From `meta_batch_size` stacked descriptions (their parts as arguments) to what the
-            data set yields.
-        sizes: Inclusive (low, high) by name.
-        meta_batch_size: Episodes per meta-batch, > 0.
-        seed: Any integer of 64 bits.
-        start: Index of the first episode, ≥ 0.
+        describe: function from an episode's random numbers and sizes to a nest of small tensors.
+        fetch: function from `meta_batch_size` stacked descriptions (their parts as arguments) to
+            an element of the data set.
+        sizes: mapping from str to (low, high). Inclusive ranges of sizes by name.
+        meta_batch_size: int. Episodes per meta-batch, > 0.
+        seed: int. Any integer of 64 bits.
+        start: int. Index of the first episode, ≥ 0.
         shard: (worker, number of workers).
 
     Returns:
         A prefetching `tf.data.Dataset` of what `fetch` returns.
 
     Raises:
-        ValueError: If one of the last four is not as above.
+        ValueError: If one of the last four is invalid, or `describe` draws random numbers more
+            often than an episode may.
     """
     if not (isinstance(meta_batch_size, int) and meta_batch_size > 0):
         raise ValueError(f"meta_batch_size must be an integer > 0; got {meta_batch_size!r}.")
@@ -115,21 +145,21 @@ def episode_pipeline(
     worker, n_workers = shard
 
     def episode(index: tf.Tensor) -> Any:
-        first = index - (index - start) % (meta_batch_size * n_workers)
-        draw = EpisodeRandom(seed, first, SIZE_STREAM)
-        drawn = {
+        first_of_meta_batch = index - (index - start) % (meta_batch_size * n_workers)
+        draw = EpisodeRandom(seed, first_of_meta_batch, SIZE_STREAMS)
+        drawn_sizes = {
             name: tf.constant(low)
             if low == high
             else low + draw.bits([]) % tf.constant(high - low + 1)
             for name, (low, high) in sizes.items()
         }
-        return describe(EpisodeRandom(seed, index), drawn)
+        return describe(EpisodeRandom(seed, index), drawn_sizes)
 
     first = start + (worker - start) % n_workers
-    n_parallel = os.cpu_count() or 1
+    n_parallel = n_cores()
     options = tf.data.Options()
     # With autotuning, dropping an iterator (as Keras does after each validation) waits until its
-    # tuner wakes up: for seconds, and the longer it ran, the longer.
+    # tuner wakes up. This takes seconds, and longer the longer the iterator has run.
     options.autotune.enabled = False
     return (
         tf.data.Dataset.counter(first, n_workers)

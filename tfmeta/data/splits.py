@@ -10,23 +10,27 @@ SPLITS = ("train", "validation", "test", "all")
 
 
 def check_split(split: str) -> None:
-    """Raises a ValueError unless it is the name of a split."""
+    """Raises a ValueError unless `split` is the name of a split."""
     if split not in SPLITS:
         raise ValueError(f"split must be one of {', '.join(SPLITS)}; got {split!r}.")
 
 
 def split_classes(class_names: Sequence[str], split: str, sizes: Sequence[int]) -> list[str]:
-    """The classes of a split, drawn by a fixed seed over the sorted names.
+    """Draws the classes of a split by a fixed seed over the sorted names.
 
-    NumPy's `RandomState` is frozen, so that a split is the same everywhere, for ever.
+    NumPy's `RandomState` is frozen, so a split is the same on every machine and version.
 
     Args:
-        class_names: All classes.
-        split: "train", "validation", "test" or "all".
-        sizes: Number of classes for training and validation; the others are for the test.
+        class_names: sequence of str. All classes.
+        split: str. "train", "validation", "test" or "all".
+        sizes: (int, int). Numbers of classes for training and validation; the others are for the
+            test.
 
     Returns:
         Sorted names.
+
+    Raises:
+        ValueError: If there is no such split.
 
     Example:
 
@@ -49,5 +53,12 @@ def split_classes(class_names: Sequence[str], split: str, sizes: Sequence[int]) 
 
 
 def proportional_sizes(n_classes: int, train: float = 0.64, validation: float = 0.16) -> list[int]:
-    """Sizes for `split_classes`; by default the proportions of miniImageNet and CIFAR-FS."""
+    """Computes sizes for `split_classes`.
+
+    Args:
+        n_classes: int. Number of all classes.
+        train: float. Share of the classes for training. Defaults to 0.64, as in miniImageNet and
+            CIFAR-FS.
+        validation: float. Share of the classes for validation. Defaults to 0.16, likewise.
+    """
     return [round(train * n_classes), round(validation * n_classes)]

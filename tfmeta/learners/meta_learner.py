@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmeta import preset_files, zoo
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.layout import Layout
@@ -196,7 +197,7 @@ class MetaLearner(MetaTraining):
         Args:
             folder: path. The folder to write. What else is in it stays.
             image_format: ImageFormat or None. How image files become examples, for `tfmeta adapt`
-                and `export`. Defaults to None.
+                and `export`. Defaults to None: the examples are not images.
 
         Raises:
             ValueError: If the folder holds a preset already, or the learner is not built.
@@ -211,10 +212,36 @@ class MetaLearner(MetaTraining):
         >>> tfmeta.from_preset(folder).inner_learning_rate
         0.01
         """
-        # Imported here, for it imports this module.
-        from tfmeta.presets import save_to_preset
+        preset_files.save(self, folder, image_format)
 
-        save_to_preset(self, folder, image_format)
+    @classmethod
+    def from_preset(cls, preset: str | os.PathLike[str], refresh: bool = False) -> Self:
+        """Loads a meta-trained learner of this class. See `tfmeta.from_preset`.
+
+        Args:
+            preset: path. A name, a folder or an address.
+            refresh: bool. Whether to download again what the cache has. Defaults to False.
+
+        Returns:
+            The learner, not compiled.
+
+        Raises:
+            ValueError: As `tfmeta.from_preset` does, and if the learner is of another class.
+
+        Example:
+
+        >>> import tfmeta
+        >>> tfmeta.MAML.from_preset("maml_sinusoid").inner_steps
+        5
+        """
+        folder = zoo.find(preset, refresh)
+        learner = preset_files.load(folder)
+        if not isinstance(learner, cls):
+            raise ValueError(
+                f"{folder / preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
+                f"it has a {type(learner).__name__}."
+            )
+        return learner
 
     def with_batch_norm(self, batch_norm: BatchNorm) -> MetaLearner:
         """Makes another learner with a copy of the weights and another mode of batch norm.

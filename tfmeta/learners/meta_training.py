@@ -186,6 +186,20 @@ class MetaTraining(Contract):
             tracker.update_state(loss * replicas, sample_weight=n_tasks)
         return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
 
+    def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """Meta-trains; see `keras.Model.fit`.
+
+        Raises:
+            ValueError: If there is a `class_weight`: a label stands for another class in each task.
+        """
+        _refuse_class_weight(class_weight)
+        return super().fit(*args, **kwargs)
+
+    def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+        """Takes one step; see `keras.Model.train_on_batch`, and `fit` for `class_weight`."""
+        _refuse_class_weight(class_weight)
+        return super().train_on_batch(*args, **kwargs)
+
     def make_train_function(self, force: bool = False) -> None:
         """Makes Keras's function, but builds the optimizer first, so the step is traced once."""
         if self.built and self.optimizer is not None and not self.optimizer.built:
@@ -318,3 +332,11 @@ class MetaTraining(Contract):
 
     def _remember_example_shape(self, shape: Any) -> None:
         """Called with the shape of an example whenever one is seen; `MetaLearner` keeps it."""
+
+
+def _refuse_class_weight(class_weight: Any) -> None:
+    if class_weight is not None:
+        raise ValueError(
+            "A learner takes no class_weight, for a label stands for another class in each task: "
+            "weigh queries by sample weights [T, Q] instead, the third part of a data set's items."
+        )

@@ -1,4 +1,4 @@
-"""Settings of a TensorFlow Serving model server, and its start."""
+"""The settings of a TensorFlow Serving model server, and the commands that start it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import shutil
 from pathlib import Path
 
 from tfmeta.files import write_text
-from tfmeta.serving.publishing import locked, versions
 from tfmeta.serving.warmup import MISSING
+from tfmeta.versions import locked, versions
 
 SERVER = "tensorflow_model_server"
 MODELS, BATCHING = "models.config", "batching_parameters.txt"
 GRPC_PORT, REST_PORT = 8500, 8501
 
-# For a server that batches, which is not the default: see docs/serving.md.
+# Used only by a server that batches, which the commands below do not ask for: see docs/serving.md.
 BATCHING_PARAMETERS = """\
 max_batch_size { value: 32 }
 batch_timeout_micros { value: 1000 }
@@ -23,28 +23,44 @@ max_enqueued_batches { value: 100 }
 """
 
 
-def write_settings(folder: Path) -> None:
+def write_settings(folder: str | os.PathLike[str]) -> None:
     """Writes the settings of a server of all servables in a folder.
 
-    `models.config` is written anew; `batching_parameters.txt` stays if there is one.
+    `models.config` names the servables that are there now, and is replaced each time.
+    `batching_parameters.txt` is written only if there is none, so you can edit it.
 
     Args:
-        folder: The folder that holds the servables' folders.
+        folder: str or path. The folder that contains the servables' folders.
 
     Raises:
+        ValueError: If the folder contains no servables.
         ImportError: Without the extra `tfmeta[serving]`.
+        OSError: If a file cannot be written.
+
+    Example:
+
+    >>> import tempfile, tfmeta
+    >>> learner = tfmeta.from_preset("maml_sinusoid")
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> version = tfmeta.serving.export(learner, folder / "waves")
+    >>> tfmeta.serving.write_settings(folder)
+    >>> sorted(path.name for path in folder.glob("[!.]*"))
+    ['batching_parameters.txt', 'models.config', 'waves']
     """
     try:
         from google.protobuf import text_format
         from tensorflow_serving.config import model_server_config_pb2
     except ImportError as error:
         raise ImportError(MISSING) from error
-    # Else of two publishers at once, one might miss the other's servable, and write last.
+    folder = Path(folder).expanduser().absolute()
+    if not folder.is_dir() or not servables(folder):
+        raise ValueError(f"{folder} must be a folder that holds the folders of servables.")
+    # Locked, because of two processes at once one might miss a new servable and write last.
     with locked(folder):
         config = model_server_config_pb2.ModelServerConfig()
         for servable in servables(folder):
             config.model_config_list.config.add(
-                name=servable.name, base_path=str(servable.absolute()), model_platform="tensorflow"
+                name=servable.name, base_path=str(servable), model_platform="tensorflow"
             )
         write_text(folder / MODELS, text_format.MessageToString(config))
         if not (folder / BATCHING).exists():
@@ -52,7 +68,7 @@ def write_settings(folder: Path) -> None:
 
 
 def servables(folder: Path) -> list[Path]:
-    """The folders in a folder that hold versions of a SavedModel, and may be read."""
+    """Returns the readable folders in a folder that contain versions of a SavedModel."""
     return sorted(
         path
         for path in folder.iterdir()
@@ -63,7 +79,7 @@ def servables(folder: Path) -> list[Path]:
 
 
 def command(folder: Path, program: str = SERVER) -> list[str]:
-    """The command line that starts a server of all servables in a folder."""
+    """Returns the command that starts a server of all servables in a folder with settings."""
     return [
         program,
         f"--port={GRPC_PORT}",
@@ -73,7 +89,7 @@ def command(folder: Path, program: str = SERVER) -> list[str]:
 
 
 def docker_command(folder: Path) -> list[str]:
-    """The same in the official container, where the servables lie in the same place."""
+    """Returns the command that starts the same server in TensorFlow Serving's container."""
     return [
         *["docker", "run", "--rm", "-p", f"{GRPC_PORT}:{GRPC_PORT}"],
         *["-p", f"{REST_PORT}:{REST_PORT}", "-v", f"{folder}:{folder}:ro"],
@@ -81,11 +97,11 @@ def docker_command(folder: Path) -> list[str]:
     ]
 
 
-def find() -> str:
-    """The path of the server's program.
+def find_server() -> str:
+    """Returns the path of `tensorflow_model_server`.
 
     Raises:
-        FileNotFoundError: If it is not installed; the message says how to get it.
+        FileNotFoundError: If it is not installed. The message says how to get it.
     """
     program = shutil.which(SERVER)
     if program is None:

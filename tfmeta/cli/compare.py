@@ -1,0 +1,118 @@
+"""`tfmeta compare` and `tfmeta plot`: several runs beside each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tfmeta.cli.options import RunFolders, preset_names
+from tfmeta.cli.results import in_numbers, read_evaluation, settings_of
+from tfmeta.cli.sources import EVALUATION, locate, recipe_of
+from tfmeta.cli.startup import start_tensorflow
+from tfmeta.cli.tables import print_table
+
+
+def compare(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            help="Run folders and presets.", show_default=False, autocompletion=preset_names
+        ),
+    ],
+) -> None:
+    """Show results of several runs in one table.
+
+    Runs of one recipe with several seeds share a row, with their mean ± half of their range. Others
+    have their mean ± the 95 % confidence interval.
+    """
+    groups: dict[str, list[dict[str, Any]]] = {}
+    firsts: dict[str, tuple[str, str]] = {}
+    for source in sources:
+        evaluation = read_evaluation(locate(source).folder)
+        if evaluation is None:
+            raise ValueError(f"{source} has no {EVALUATION}: `tfmeta train` writes it at the end.")
+        recipe = recipe_of(source).to_dict()
+        recipe["training"]["seed"] = None
+        key = json.dumps(recipe, sort_keys=True)
+        groups.setdefault(key, []).append(evaluation)
+        firsts.setdefault(key, (recipe["name"], source))
+    labels = distinct(list(firsts.values()))
+    settings = list(
+        dict.fromkeys(
+            setting
+            for group in groups.values()
+            for evaluation in group
+            for setting in settings_of(evaluation)
+        )
+    )
+    rows = [
+        [label, str(len(group)), *(across_seeds(group, setting) for setting in settings)]
+        for label, group in zip(labels, groups.values(), strict=True)
+    ]
+    print_table(["recipe", "runs", *settings], rows)
+
+
+def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
+    """Returns names, with the source behind each that occurs more than once.
+
+    Args:
+        named: Sequence of (name, source).
+
+    Example:
+
+    >>> distinct([("maml", "runs/0"), ("maml", "runs/1"), ("anil", "runs/2")])
+    ['maml (runs/0)', 'maml (runs/1)', 'anil']
+    """
+    names = [name for name, _ in named]
+    return [name if names.count(name) == 1 else f"{name} ({source})" for name, source in named]
+
+
+def across_seeds(evaluations: Sequence[dict[str, Any]], setting: str) -> str:
+    """Returns the result of one run, or the mean and half of the range of several.
+
+    Args:
+        evaluations: Sequence of dict. The evaluations of the runs.
+        setting: str. The setting's name.
+
+    Example:
+
+    >>> of = {"episodes": {"n_shot": 1}, "metric": "accuracy", "ci95": 0.01}
+    >>> across_seeds([{**of, "mean": 0.9}, {**of, "mean": 0.94}], "1-shot")
+    '92.00 ± 2.00 %'
+    """
+    found = [settings_of(e)[setting] for e in evaluations if setting in settings_of(e)]
+    if not found:
+        return "–"
+    metric = found[0]["metric"]
+    if len(found) == 1:
+        return in_numbers(found[0]["mean"], found[0]["ci95"], metric)
+    means = [result["mean"] for result in found]
+    if None in means:
+        return "not finite"
+    return in_numbers(sum(means) / len(means), (max(means) - min(means)) / 2, metric)
+
+
+def plot(
+    runs: RunFolders,
+    output: Annotated[Path, typer.Option(help="The PNG file to write.", show_default=False)],
+) -> None:
+    """Draw what regressors fit to the same tasks."""
+    recipes = [recipe_of(str(run)) for run in runs]
+    if not all(recipe.is_regression for recipe in recipes):
+        raise ValueError(
+            "Only fits of regression tasks are drawn; for other runs see their own pictures, and "
+            "`tfmeta compare`."
+        )
+    start_tensorflow()
+    from tfmeta import plots, training
+    from tfmeta.recipes.plan import settings
+
+    tasks = settings(recipes[0], "test")[0].episodes()
+    labels = distinct([(recipe.name, str(run)) for recipe, run in zip(recipes, runs, strict=True)])
+    learners = {label: training.load_learner(run) for label, run in zip(labels, runs, strict=True)}
+    plots.regression_fits(learners, next(iter(tasks)), output)
+    print(f"Written to {output}.")

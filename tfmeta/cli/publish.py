@@ -1,0 +1,94 @@
+"""`tfmeta publish`, `card` and `zoo`: what makes a run a preset of the zoo."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmeta.cli.options import BatchNorm
+from tfmeta.cli.sources import EVALUATION, is_transductive
+from tfmeta.cli.startup import start_tensorflow
+
+
+def publish(
+    run: Annotated[Path, typer.Argument(help="A run folder.", show_default=False)],
+    output: Annotated[Path, typer.Option(help="The preset's folder to write.", show_default=False)],
+    batch_norm: Annotated[
+        BatchNorm | None,
+        typer.Option(
+            help="The mode of batch norm of the servable; the learner keeps its own. By default "
+            "it is the learner's, and `support` if that is `transductive`.",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Make a preset of a run.
+
+    The preset has the run's learner, its evaluation, and a servable.
+    """
+    start_tensorflow()
+    from tfmeta import preset_files, serving, training
+
+    if (output / preset_files.PRESET).exists():
+        raise ValueError(f"{output} holds a preset already: remove it, or choose another --output.")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"{output} is not an empty folder: choose another --output.")
+    learner, about = training.load_learner(run), training.about(run)
+    mode = batch_norm or ("support" if is_transductive(learner) else None)
+    served = learner.with_batch_norm(mode) if mode else learner
+    target = output.expanduser().absolute()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    # All is built beside, and then renamed: there is never half a preset.
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
+        preset = Path(temporary) / "preset"
+        preset_files.save(learner, preset, about.image_format, about.recipe)
+        version = serving.export(
+            served,
+            # The servable is named after its folder.
+            Path(temporary) / "servables" / target.name,
+            image_format=about.image_format,
+            example_shape=about.example_shape,
+            allow_transductive=batch_norm == "transductive",
+        )
+        shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
+        if (run / EVALUATION).is_file():
+            shutil.copy(run / EVALUATION, preset)
+        if target.exists():
+            target.rmdir()
+        preset.rename(target)
+    print(f"Written to {output}.")
+
+
+def card(
+    folder: Annotated[
+        Path, typer.Argument(help="The model's folder, with its README.md.", show_default=False)
+    ],
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(help="The run, then those of other seeds.", show_default=False),
+    ] = None,
+) -> None:
+    """Write results into a model's card."""
+    start_tensorflow()
+    from tfmeta import cards
+
+    cards.write_card(folder, runs or [])
+    print(f"Written to {folder / cards.CARD}.")
+
+
+def zoo(
+    models: Annotated[
+        Path, typer.Argument(help="The folder of the models' folders.", show_default=False)
+    ],
+    page: Annotated[Path, typer.Argument(help="The Markdown file.", show_default=False)],
+) -> None:
+    """Write the table of presets into a page."""
+    start_tensorflow()
+    from tfmeta import zoo_table
+
+    zoo_table.write_zoo(models, page)
+    print(f"Written to {page}.")

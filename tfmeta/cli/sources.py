@@ -1,0 +1,161 @@
+"""Runs and presets: what commands call SOURCE, where it is, and what is in it.
+
+Other modules of the command line look runs and presets up here only.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from tfmeta.cli.startup import start_tensorflow
+
+if TYPE_CHECKING:
+    from tfmeta.learners import MetaLearner
+    from tfmeta.networks import BatchNorm
+    from tfmeta.preset_files import About
+    from tfmeta.recipes import Recipe
+
+# Files of a run folder. `tfmeta.training` writes them, and cannot be imported without TensorFlow.
+RUN_LEARNER, RUN_RECIPE, RUN_DETAILS = "best.keras", "recipe.yaml", "run.json"
+# In a run folder and, if its run had one, in a preset.
+EVALUATION = "evaluation.json"
+
+
+class Source(NamedTuple):
+    """Where a learner is: the folder of a run or of a preset."""
+
+    folder: Path
+    is_run: bool
+
+    @property
+    def learner_file(self) -> Path:
+        """The learner's file."""
+        from tfmeta.preset_files import LEARNER
+
+        return self.folder / (RUN_LEARNER if self.is_run else LEARNER)
+
+
+def list_presets() -> list[str]:
+    """Returns the names of the presets that come with tfmeta."""
+    from tfmeta import zoo
+
+    return zoo.list_presets()
+
+
+def locate(source: str) -> Source:
+    """Finds a run or a preset; downloads a preset if it is an address.
+
+    Args:
+        source: str. A run folder, or a preset: its name, folder or address.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    from tfmeta import preset_files, zoo
+
+    folder = Path(source)
+    if source and (folder / RUN_LEARNER).is_file():
+        return Source(folder, is_run=True)
+    if "://" in source:
+        # Some kinds of downloads need TensorFlow.
+        start_tensorflow()
+        return Source(zoo.find(source), is_run=False)
+    is_preset = (folder.expanduser() / preset_files.PRESET).is_file() or source in list_presets()
+    if is_preset or not source:
+        return Source(zoo.find(source), is_run=False)
+    if folder.is_dir():
+        raise ValueError(
+            f"{source} is no run folder or preset: it has neither {RUN_LEARNER}, which `tfmeta "
+            f"train` writes after the first epoch, nor {preset_files.PRESET}."
+        )
+    is_path = len(folder.parts) > 1
+    nearest = [] if is_path else difflib.get_close_matches(source, list_presets(), n=1)
+    way_out = (
+        f"did you mean {nearest[0]!r}?"
+        if nearest
+        else "`tfmeta list` shows the presets, and `tfmeta train` makes a run folder."
+    )
+    raise ValueError(f"There is no run folder or preset {source!r}; {way_out}")
+
+
+def servable_folder(source: str) -> Path:
+    """Finds the servable of a preset.
+
+    Args:
+        source: str. The preset's name or folder.
+
+    Raises:
+        ValueError: If there is no such preset, or it has no servable.
+    """
+    from tfmeta.preset_files import SERVABLE
+
+    found = locate(source)
+    folder = found.folder / SERVABLE
+    if found.is_run or not folder.is_dir():
+        raise ValueError(
+            f"{source} has no servable: make one with `tfmeta export {source} --output FOLDER`."
+        )
+    return folder
+
+
+# === With TensorFlow ===
+
+
+def open_learner(source: Source, batch_norm: BatchNorm | None = None) -> tuple[MetaLearner, About]:
+    """Loads the learner of a run or a preset.
+
+    Args:
+        source: Source. What `locate` returned.
+        batch_norm: str. The mode of batch norm. Defaults to None: the learner's own.
+
+    Returns:
+        The learner, and what is known about it.
+
+    Raises:
+        ValueError: If a file is broken, or the learner does not know the mode.
+    """
+    from tfmeta import preset_files, presets, training
+
+    about: About
+    if source.is_run:
+        learner, about = training.load_learner(source.folder), training.about(source.folder)
+    else:
+        learner, about = presets.from_preset(source.folder), preset_files.read(source.folder)
+    return (learner.with_batch_norm(batch_norm) if batch_norm else learner), about
+
+
+def recipe_of(source: str) -> Recipe:
+    """Reads the recipe of a file, a folder, a run or a preset.
+
+    Args:
+        source: str. A YAML file, a folder with a `recipe.yaml`, or a preset.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    from tfmeta import preset_files
+    from tfmeta.recipes import Recipe
+
+    path = Path(source)
+    if path.is_file() or (path / RUN_RECIPE).is_file():
+        return Recipe.load(source)
+    if path.suffix in (".yaml", ".yml"):
+        raise ValueError(f"No such file: {source}.")
+    content = preset_files.read(locate(source).folder).recipe
+    if content is None:
+        raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
+    return Recipe.from_dict(content)
+
+
+def is_transductive(learner: MetaLearner) -> bool:
+    """Tells whether a prediction depends on the other queries of the same call.
+
+    Args:
+        learner: MetaLearner. The learner.
+    """
+    from tfmeta.networks import normalises_together
+
+    mode: Any = getattr(learner, "batch_norm", None)
+    return normalises_together(mode, learner)

@@ -1,0 +1,52 @@
+"""`tfmeta train`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tfmeta.cli.options import DataDir, Seed
+from tfmeta.cli.results import show
+from tfmeta.cli.sources import EVALUATION, is_transductive
+from tfmeta.cli.startup import start_tensorflow
+
+
+def train(
+    recipe: Annotated[
+        str,
+        typer.Argument(help="A folder with a recipe.yaml, or a YAML file.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option(help="The run folder to write.", show_default=False)],
+    data_dir: DataDir = None,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="The number of epochs, instead of the recipe's.", show_default=False),
+    ] = None,
+    seed: Seed = None,
+) -> None:
+    """Meta-train and test by a recipe.
+
+    A run that was interrupted resumes if the command is repeated.
+    """
+    from tfmeta.recipes import Recipe
+
+    # Before TensorFlow starts: a mistake in the recipe is told at once.
+    chosen = Recipe.load(recipe)
+    given = {"epochs": epochs, "seed": seed}
+    chosen = chosen.with_training(**{k: v for k, v in given.items() if v is not None})
+    start_tensorflow()
+    from tfmeta import training
+
+    show(training.train(chosen, output, data_dir))
+    pictures = sorted(picture.name for picture in output.glob("*.png"))
+    print(f"Written to {output}: {', '.join([EVALUATION, *pictures])} …")
+    run = shlex.quote(str(output))
+    mode = " --batch-norm support" if is_transductive(training.load_learner(output)) else ""
+    print(
+        f"Next: tfmeta adapt {run} --support FOLDER_OR_CSV --output TASK{mode}\n"
+        f"      tfmeta export {run} --output servables/{shlex.quote(chosen.name)}{mode}\n"
+        f"      tensorboard --logdir {run}/logs"
+    )

@@ -1,0 +1,134 @@
+"""Reading of TensorFlow Datasets: what all sources share that come from there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tfmeta.data.class_dataset import ClassDataset
+from tfmeta.data.images import ImageFormat
+from tfmeta.data.names import no_such_data
+
+Directory = str | os.PathLike[str] | None
+
+
+def prepared_builder(name: str, data_dir: Directory) -> Any:
+    """Gets the builder of a data set, and downloads and prepares the data set if necessary.
+
+    Args:
+        name: str. A TensorFlow Datasets name, such as "cifar10_corrupted/brightness_1".
+        data_dir: str, path or None. TensorFlow Datasets' directory; None for its default.
+
+    Returns:
+        A `tfds.core.DatasetBuilder` that can be read.
+
+    Raises:
+        ValueError: If there is no such data set.
+        ConnectionError: If it had to be downloaded and could not be.
+    """
+    import tensorflow_datasets as tfds
+
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except tfds.core.DatasetNotFoundError as error:
+        raise ValueError(no_such_data(name)) from error
+    if not builder.data_path.exists():
+        try:
+            builder.download_and_prepare()
+        except (OSError, tfds.download.DownloadError) as error:
+            raise ConnectionError(
+                f"{name!r} is not in {builder.data_path.parent.parent} and could not be downloaded "
+                f"({type(error).__name__}: {error}). Give data_dir=, or set TFDS_DATA_DIR, to a "
+                "directory of TensorFlow Datasets that has it."
+            ) from error
+    return builder
+
+
+def class_names_in(builder: Any, split: str) -> list[str]:
+    """Finds the classes that a split has examples of.
+
+    Args:
+        builder: tfds.core.DatasetBuilder. A data set with a label.
+        split: str. One of the data set's own splits.
+
+    Returns:
+        Names of classes, in the order of their labels.
+    """
+    names = builder.info.features["label"].names
+    batches = _examples(builder, split, label=True).batch(1024).as_numpy_iterator()
+    labels = np.concatenate([batch["label"] for batch in batches])
+    return [names[label] for label in np.unique(labels)]
+
+
+def read_classes(
+    builder: Any, splits: Sequence[str], classes: Sequence[str], image_format: ImageFormat
+) -> tuple[np.ndarray, np.ndarray]:
+    """Reads all images of some classes.
+
+    Args:
+        builder: tfds.core.DatasetBuilder. A data set with an image and a label.
+        splits: sequence of str. The data set's own splits to read.
+        classes: sequence of str. Names of the classes to read.
+        image_format: ImageFormat. The size, channels and colour to bring the images to.
+
+    Returns:
+        uint8 images `[N, height, width, channels]` and integer labels `[N]`, in stored order.
+    """
+    chosen = tf.constant(np.isin(builder.info.features["label"].names, classes))
+
+    def is_chosen(example: dict[str, tf.Tensor]) -> tf.Tensor:
+        return chosen[example["label"]]
+
+    def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return image_format.from_bytes(example["image"]), example["label"]
+
+    batches = [
+        batch
+        for split in splits
+        for batch in _examples(builder, split, image=True, label=True)
+        .filter(is_chosen)  # Before decoding, which takes most of the time.
+        .map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(1024)
+        .as_numpy_iterator()
+    ]
+    x, y = zip(*batches, strict=True)
+    return np.concatenate(x), np.concatenate(y)
+
+
+def dataset_of_classes(
+    builder: Any,
+    splits: Sequence[str],
+    classes: Sequence[str],
+    image_format: ImageFormat,
+    source: dict[str, Any],
+) -> ClassDataset:
+    """Makes a data set of some classes, in the given order.
+
+    Args:
+        builder: tfds.core.DatasetBuilder. A data set with an image and a label.
+        splits: sequence of str. The data set's own splits to read.
+        classes: sequence of str. Names of the classes.
+        image_format: ImageFormat. The size, channels and colour to bring the images to.
+        source: dict. What the data are, for records.
+    """
+    x, y = read_classes(builder, splits, classes, image_format)
+    names = builder.info.features["label"].names
+    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
+
+
+def _examples(builder: Any, split: str, **features: Any) -> tf.data.Dataset:
+    """Reads these features of the examples of a split, in stored order; images stay encoded."""
+    import tensorflow_datasets as tfds
+
+    undecoded = {"image": tfds.decode.SkipDecoding()} if "image" in features else None
+    data: tf.data.Dataset = builder.as_dataset(
+        split=split,
+        shuffle_files=False,
+        decoders=tfds.decode.PartialDecoding(features, decoders=undecoded),
+        read_config=tfds.ReadConfig(interleave_cycle_length=1),
+    )
+    return data

@@ -1,0 +1,202 @@
+"""The options of a recipe's data and episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
+
+import pydantic
+from pydantic import BeforeValidator, Discriminator, Tag
+
+from tfmeta.data.names import resolve
+from tfmeta.recipes.options import (
+    Expected,
+    Flag,
+    ImageSize,
+    Named,
+    Options,
+    Positive,
+    Size,
+    Text,
+    Ways,
+    name_of,
+    refusal,
+)
+
+# === Sources of data ===
+
+
+class DataSource(Named):
+    """Base class of the options of data."""
+
+    uses_data_dir: ClassVar[bool] = True
+    """Whether it reads from TensorFlow Datasets' directory."""
+
+
+class Omniglot(DataSource):
+    """Handwritten characters of 50 alphabets."""
+
+    name: Literal["omniglot"]
+    protocol: Annotated[Literal["random1200", "lake"], Expected()] = "random1200"
+    """The split: MAML's random characters, or the data set's own alphabets."""
+    rotations: Flag = True
+    """Whether each character turned by 90, 180 and 270 degrees makes three more classes."""
+
+
+class Glyphs(DataSource):
+    """Characters drawn in the fonts of matplotlib: made on first use, without a network."""
+
+    name: Literal["glyphs"]
+
+
+class Digits(DataSource):
+    """The handwritten digits of scikit-learn."""
+
+    uses_data_dir = False
+
+    name: Literal["digits"]
+
+
+class MiniImagenet(DataSource):
+    """miniImageNet, from your own folder `mini_imagenet`."""
+
+    name: Literal["mini_imagenet"]
+
+
+class CifarFS(DataSource):
+    """CIFAR-100, split for few-shot learning."""
+
+    name: Literal["cifar_fs"]
+
+
+class TensorFlowDataset(DataSource):
+    """Any TensorFlow Datasets data set with an image and a class label."""
+
+    name: Text
+    """Name of the data set, for example `cifar100`."""
+    image_size: ImageSize = None
+    """The size to resize images to. Needed if the images differ in size."""
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _check_is_no_folder(cls, given: Any) -> Any:
+        if isinstance(given, Mapping) and "image_format" in given:
+            raise refusal(
+                f"there is no folder {given['name']!r} in {Path.cwd()}, and a data set of "
+                "TensorFlow Datasets takes no image_format. Give a path that begins with ./ or /."
+            )
+        return given
+
+
+class ImageFormat(Options):
+    """How image files become examples."""
+
+    height: Positive
+    """Pixels."""
+    width: Positive
+    """Pixels."""
+    channels: Annotated[Literal[1, 3], Expected("1 (grey) or 3 (RGB)")] = 3
+    """Grey or RGB."""
+    invert: Flag = False
+    """Whether dark becomes 1 and light 0, for ink on paper."""
+
+
+class Folder(DataSource):
+    """Your own images: a folder with one sub-folder per class."""
+
+    uses_data_dir = False
+
+    name: Text
+    """Path of the folder, for example `./photos`."""
+    image_format: ImageFormat | None = None
+    """The size and colours that images are converted to. 84×84 RGB if it is left out."""
+
+
+class Sinusoid(DataSource):
+    """Regression of sinusoids with random amplitudes and phases."""
+
+    uses_data_dir = False
+
+    name: Literal["sinusoid"]
+
+
+class Linear(DataSource):
+    """Regression of straight lines with random slopes and intercepts."""
+
+    uses_data_dir = False
+
+    name: Literal["linear"]
+
+
+NAMED_DATA: dict[str, type[Named]] = {
+    "omniglot": Omniglot,
+    "glyphs": Glyphs,
+    "digits": Digits,
+    "mini_imagenet": MiniImagenet,
+    "cifar_fs": CifarFS,
+    "sinusoid": Sinusoid,
+    "linear": Linear,
+}
+REGRESSION_DATA = ("sinusoid", "linear")
+
+
+def source_of(name: str) -> str:
+    """Returns which source a data name stands for: itself, "folder" or "tfds_dataset"."""
+    if name in NAMED_DATA:
+        return name
+    return "folder" if resolve(name).kind == "folder" else "tfds_dataset"
+
+
+def _check(value: Any) -> Any:
+    name_of(value)
+    return value
+
+
+def _tag(value: Any) -> str:
+    return source_of(name_of(value))
+
+
+ClassData: TypeAlias = Annotated[
+    Annotated[Omniglot, Tag("omniglot")]
+    | Annotated[Glyphs, Tag("glyphs")]
+    | Annotated[Digits, Tag("digits")]
+    | Annotated[MiniImagenet, Tag("mini_imagenet")]
+    | Annotated[CifarFS, Tag("cifar_fs")]
+    | Annotated[Folder, Tag("folder")]
+    | Annotated[TensorFlowDataset, Tag("tfds_dataset")],
+    Discriminator(_tag),
+    BeforeValidator(_check),
+]
+RegressionData: TypeAlias = Annotated[
+    Annotated[Sinusoid, Tag("sinusoid")] | Annotated[Linear, Tag("linear")],
+    Discriminator(_tag),
+    BeforeValidator(_check),
+]
+
+
+# === Episodes ===
+
+
+class ClassEpisodes(Options):
+    """The sizes of classification episodes."""
+
+    n_way: Ways = 5
+    """Classes per episode."""
+    n_shot: Size = 1
+    """Support examples per class."""
+    n_query: Size = 15
+    """Queries per class."""
+    meta_batch_size: Positive = 4
+    """Episodes per meta-batch."""
+
+
+class RegressionEpisodes(Options):
+    """The sizes of regression tasks."""
+
+    n_shot: Size = 10
+    """Support points per task."""
+    n_query: Size = 10
+    """Queries per task."""
+    meta_batch_size: Positive = 25
+    """Tasks per meta-batch."""

@@ -1,0 +1,234 @@
+"""Writes the reference of recipes, docs/recipes.md, from the schema.
+
+python -m tfmeta.recipes.document docs/recipes.md
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic.fields import FieldInfo
+
+from tfmeta.files import write_text
+from tfmeta.recipes import data, schema
+from tfmeta.recipes.inner_rules import INNER_RULES
+from tfmeta.recipes.learners import LEARNERS
+from tfmeta.recipes.networks import NETWORKS
+from tfmeta.recipes.options import Expected, Options
+
+# Values for examples of keys that have no default, or none that shows anything.
+EXAMPLES: dict[str, Any] = {
+    "height": 84,
+    "width": 84,
+    "image_format": {"height": 84, "width": 84},
+    "image_size": [84, 84],
+    "n_episodes": 600,
+    "epochs": 20,
+    "steps_per_epoch": 500,
+    "optimizer": {"class_name": "Adam", "config": {"learning_rate": 1e-3}},
+    "inner_steps": 5,
+    "test_inner_steps": 10,
+    "inner_batch_size": None,
+    "inner_loss": None,
+    "batch_norm": "support",
+    "also": [{"n_shot": 5}, {"batch_norm": "running"}],
+}
+DATA: dict[str, type[Options]] = {
+    **data.NAMED_DATA,
+    "./photos": data.Folder,
+    "cifar100": data.TensorFlowDataset,
+}
+
+INTRODUCTION = """# Recipes
+
+A recipe is a YAML file that says how a learner is meta-trained and tested. `tfmeta train RECIPE
+--output RUN` runs it; [models/](../models) has one for each published model. This page is written
+from the schema by `python -m tfmeta.recipes.document docs/recipes.md`.
+
+- A recipe has nine keys, and all of them are needed: `name`, `data`, `episodes`, `network`,
+  `learner`, `training`, `validation`, `evaluation` and `protocol`.
+- Data, networks, learners and inner rules are chosen by their name and take options beside it:
+  `{name: conv4, filters: 32}`. An inner rule without options may be given by its name alone.
+- Optimizers and losses are Keras's own: a name such as `adam`, or Keras's serialisation
+  `{class_name: Adam, config: {learning_rate: 0.001}}`.
+- Numbers are those of YAML 1.2: `1e-3` is a number.
+- A wrong key or value is refused at once, with its path, what was expected and what was given. For
+  example: `learner: inner_steps must be an integer ≥ 0; got 'two'.`
+
+## A complete example
+
+```yaml
+name: my_recipe
+data:
+  name: ./photos                   # a folder with one sub-folder of images per class
+  image_format: {height: 84, width: 84}
+episodes:
+  n_way: 5
+  n_shot: [1, 5]                   # drawn anew for each meta-batch
+  n_query: 10
+  meta_batch_size: 4
+network:
+  name: conv4
+  filters: 32
+  downsampling: max_pool
+learner:
+  name: maml
+  inner_learning_rate: 0.05
+  inner_steps: 5
+  test_inner_steps: 10
+  inner_rule: {name: momentum, momentum: 0.5}
+  batch_norm: support
+training:
+  epochs: 20
+  steps_per_epoch: 500
+  optimizer: {class_name: Adam, config: {learning_rate: 1e-3}}
+  seed: 0
+validation:
+  n_shot: 1
+  n_episodes: 200
+evaluation:
+  n_shot: 1
+  n_episodes: 600
+  inner_steps: 10                  # also measure after 0, 1, … 10 inner steps
+  also:
+    - {n_shot: 5}
+    - {n_shot: 5, batch_norm: transductive}
+protocol: >-
+  my photos, 64 / 16 / 20 % of the classes for training / validation / test; 5-way 1-shot,
+  10 queries per class; weights chosen on validation classes
+```
+"""
+
+
+def page() -> str:
+    """Returns the reference of recipes, as Markdown."""
+    inherited = "as in `episodes`"
+    parts = [
+        INTRODUCTION,
+        "## The recipe\n",
+        *_rows(schema.ClassRecipe),
+        "\n## data\n",
+        "`name` is one of the names below, the path of a folder, or the name of any TensorFlow "
+        "Datasets data set with an image and a class label. Classes are split into training, "
+        "validation and test classes. Regression tasks have no classes: their splits draw from "
+        "other seeds.",
+        *_choices("data", DATA),
+        "\n### image_format\n",
+        *_section("image_format", data.ImageFormat),
+        "\n## episodes\n",
+        "A size is an integer, or a range `[low, high]` from which each meta-batch draws one.\n",
+        "For data with classes:\n",
+        *_section("episodes", data.ClassEpisodes),
+        "\nFor regression tasks:\n",
+        *_section("episodes", data.RegressionEpisodes),
+        "\n## network\n",
+        "The network gets one output per class of the largest episode, and one for regression. For "
+        "a learner that takes an encoder, it ends in features.",
+        *_choices("network", NETWORKS),
+        "\n## learner",
+        *_choices("learner", LEARNERS),
+        "\n## inner_rule\n",
+        "An option of most learners with inner steps.",
+        *_choices("inner_rule", INNER_RULES),
+        "\n## training\n",
+        *_section("training", schema.Training),
+        "\n## validation\n",
+        *_section("validation", schema.ClassValidation, inherited),
+        "\n## evaluation\n",
+        *_section("evaluation", schema.ClassEvaluation, inherited),
+        "\n### also\n",
+        "Each entry of the list has the options that differ from the evaluation's own.\n",
+        *_section("also", schema.ClassSetting, "as in `evaluation`"),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def example(model: type[Options], name: str | None = None) -> dict[str, Any]:
+    """Returns a mapping that a section accepts, with all of its keys.
+
+    Args:
+        model: type. The section.
+        name: str. The name by which it is chosen. Defaults to None, for sections without one.
+    """
+    values: dict[str, Any] = {} if name is None else {"name": name}
+    for key, field in model.model_fields.items():
+        if key != "name" and (field.is_required() or field.default in (None, ())):
+            values[key] = EXAMPLES[key]
+        elif key != "name":
+            values[key] = list(d) if isinstance(d := field.default, tuple) else d
+    return values
+
+
+def _choices(section: str, models: Mapping[str, type[Options]]) -> list[str]:
+    lines: list[str] = []
+    for name, model in models.items():
+        lines += [f"\n### {section}: {name}\n", f"{(model.__doc__ or '').strip()}\n"]
+        lines += _section(section, model, name=name)
+    return lines
+
+
+def _section(
+    section: str, model: type[Options], inherited: str | None = None, name: str | None = None
+) -> list[str]:
+    """Returns an example of a section and, if it has options besides the name, their table."""
+    lines = [f"```yaml\n{section}: {_yaml(example(model, name))}\n```"]
+    if model.model_fields.keys() - {"name"}:
+        lines += ["", *_rows(model, inherited)]
+    return lines
+
+
+def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
+    lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
+    sizes = data.ClassEpisodes.model_fields
+    for key, field in model.model_fields.items():
+        if key == "name" and not issubclass(model, schema.Recipe):
+            continue
+        if field.is_required():
+            default = "needed"
+        elif inherited is not None and (field.default is None or key in sizes):
+            default = inherited if key != "inner_steps" or key in sizes else "null"
+        else:
+            default = f"`{_yaml(field.default)}`"
+        lines.append(f"| `{key}` | {_value(field)} | {default} | {_description(model, key)} |")
+    return lines
+
+
+def _value(field: FieldInfo) -> str:
+    """Returns which values a key takes."""
+    for item in field.metadata:
+        if isinstance(item, Expected):
+            return item.of(field.annotation).replace("|", "\\|")
+    inner = [text for part in get_args(field.annotation) if (text := _nested(part))]
+    return f"{inner[0]}, or null" if inner else "see below"
+
+
+def _nested(annotation: Any) -> str | None:
+    """Returns the text of the first `Expected` of an `Annotated` type."""
+    found = [item for item in getattr(annotation, "__metadata__", ()) if isinstance(item, Expected)]
+    return found[0].of(annotation.__origin__) if found else None
+
+
+def _description(model: type[Options], key: str) -> str:
+    """Returns what is said about a key in the section, or in the section that it derives from."""
+    for base in model.__mro__:
+        field = getattr(base, "model_fields", {}).get(key)
+        if field is not None and field.description:
+            return " ".join(str(field.description).split())
+    return ""
+
+
+def _yaml(value: Any) -> str:
+    """Returns a value in YAML's flow style."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{key}: {_yaml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_yaml(item) for item in value) + "]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+if __name__ == "__main__":
+    write_text(Path(sys.argv[1]), page())

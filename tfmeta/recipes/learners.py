@@ -1,0 +1,191 @@
+"""The options of a recipe's learner."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field
+
+from tfmeta.recipes.inner_rules import InnerRule
+from tfmeta.recipes.options import (
+    BatchNorm,
+    Expected,
+    Flag,
+    KerasObject,
+    Named,
+    Natural,
+    OptionalNatural,
+    OptionalPositive,
+    Positive,
+    PositiveNumber,
+    Range,
+    known_name,
+)
+
+# === Learners that take inner steps ===
+
+
+class InnerSteps(Named):
+    """Options that all learners with inner steps have."""
+
+    inner_steps: Natural = 1
+    """Inner steps in meta-training."""
+    test_inner_steps: OptionalNatural = None
+    """Inner steps outside of meta-training. As many as `inner_steps` if it is null."""
+    inner_batch_size: OptionalPositive = None
+    """Support examples per inner step. All of them if it is null."""
+    inner_loss: KerasObject | None = None
+    """Loss of the inner steps: a Keras loss. Cross-entropy from logits if it is null, and the mean
+    squared error for regression."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class GradientSteps(InnerSteps):
+    """Options of the learners whose inner steps have a step size."""
+
+    inner_learning_rate: PositiveNumber = 0.01
+    """Step size of the inner steps. If the inner rule learns step sizes, their initial value."""
+
+
+class MAML(GradientSteps):
+    """Meta-learns the initialisation of a network."""
+
+    name: Literal["maml"]
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes the weights."""
+
+
+class MetaSGD(GradientSteps):
+    """MAML with a meta-learned step size for each parameter."""
+
+    name: Literal["meta_sgd"]
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+
+
+class MAMLPlusPlus(GradientSteps):
+    """MAML with step sizes per layer and step, multi-step loss and derivative-order annealing."""
+
+    name: Literal["maml_plus_plus"]
+    inner_learning_rate: PositiveNumber = 0.1
+    inner_steps: Positive = 5
+    multi_step_loss_iterations: Natural = 0
+    """Iterations over which the loss after each inner step fades out."""
+    first_order_iterations: Natural = 0
+    """Iterations at the beginning of meta-training that ignore second derivatives."""
+    inner_rule: InnerRule = "per_layer_per_step"
+    """How an inner step changes the weights."""
+
+
+class ANIL(GradientSteps):
+    """Meta-learns an encoder; inner steps change the last layer alone."""
+
+    name: Literal["anil"]
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes the weights."""
+
+
+class CAVIA(GradientSteps):
+    """Meta-learns a network; inner steps change its context alone."""
+
+    name: Literal["cavia"]
+    inner_learning_rate: PositiveNumber = 1.0
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes the context."""
+
+
+class Reptile(GradientSteps):
+    """Moves the initialisation towards each task's adapted weights."""
+
+    name: Literal["reptile"]
+    inner_learning_rate: PositiveNumber = 0.001
+    inner_steps: Natural = 5
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes the weights."""
+
+
+class MetaLSTM(InnerSteps):
+    """An LSTM that learns the inner update, together with the initialisation."""
+
+    name: Literal["meta_lstm"]
+    inner_steps: Natural = 12
+    hidden_units: Positive = 20
+    """Units of the LSTM that reads the gradients."""
+    forget_bias: Range = (4.0, 5.0)
+    """Range of the initial biases of the forget gate."""
+    input_bias: Range = (-5.0, -4.0)
+    """Range of the initial biases of the input gate."""
+    first_order: Flag = True
+    """Whether to ignore second derivatives, as published."""
+    batch_norm: BatchNorm = "support"
+
+
+# === Learners that compare ===
+
+
+class MatchingNetwork(Named):
+    """Weighs the support set's labels by their similarity to a query."""
+
+    name: Literal["matching_network"]
+    full_context: Flag = False
+    """Whether LSTMs embed the support set and the queries in each other's context."""
+    processing_steps: Positive = 5
+    """Steps of the LSTM that reads a query. Counts with `full_context` only."""
+    temperature: PositiveNumber = 1.0
+    """Divisor of the cosine similarities."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class PrototypicalNetwork(Named):
+    """Compares queries with each class's mean feature."""
+
+    name: Literal["prototypical_network"]
+    distance: Annotated[Literal["euclidean", "cosine"], Expected()] = "euclidean"
+    """The distance between features."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class RelationNetwork(Named):
+    """Compares queries with classes by a network that is meta-learned, too."""
+
+    name: Literal["relation_network"]
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+LEARNERS: dict[str, type[Named]] = {
+    "anil": ANIL,
+    "cavia": CAVIA,
+    "maml": MAML,
+    "maml_plus_plus": MAMLPlusPlus,
+    "matching_network": MatchingNetwork,
+    "meta_lstm": MetaLSTM,
+    "meta_sgd": MetaSGD,
+    "prototypical_network": PrototypicalNetwork,
+    "relation_network": RelationNetwork,
+    "reptile": Reptile,
+}
+
+Learner: TypeAlias = Annotated[
+    ANIL
+    | CAVIA
+    | MAML
+    | MAMLPlusPlus
+    | MatchingNetwork
+    | MetaLSTM
+    | MetaSGD
+    | PrototypicalNetwork
+    | RelationNetwork
+    | Reptile,
+    Field(discriminator="name"),
+    known_name(LEARNERS),
+]

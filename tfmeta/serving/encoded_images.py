@@ -1,0 +1,98 @@
+"""Images that a request sends as PNG or JPEG files: decoded inside the exported graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import tensorflow as tf
+
+from tfmeta.data.images import ImageFormat
+from tfmeta.serving.requests import IMAGE_INPUTS, Tensors, after_checks
+
+# The most pixels that an encoded image may have: a few bytes may claim to be gigabytes.
+MOST_PIXELS = 2**24
+
+# The first bytes of the files. In a PNG, width and height follow.
+PNG, JPEG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
+
+
+def on_encoded_images(
+    function: Callable[[Tensors], dict[str, tf.Tensor]],
+    specs: Mapping[str, tf.TensorSpec],
+    image_format: ImageFormat,
+) -> tuple[Callable[[Tensors], dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]:
+    """Returns a function of PNG or JPEG files instead of arrays, and what it takes.
+
+    Args:
+        function: callable. A function of the tensors that a request holds, by name. It is given
+            the decoded images under the names that the files have, so that its errors name them.
+        specs: dict of `tf.TensorSpec`. What the function takes.
+        image_format: ImageFormat. How images become arrays.
+    """
+
+    def on_images(inputs: Tensors) -> dict[str, tf.Tensor]:
+        decoded = dict(inputs)
+        for name, spec in specs.items():
+            if name in IMAGE_INPUTS:
+                images = IMAGE_INPUTS[name]
+                mask = inputs["support_mask"] if name == "support_x" else None
+                pixels = _decoded(images, inputs[images], mask, image_format)
+                decoded[images] = tf.cast(pixels, spec.dtype)
+        return function(decoded)
+
+    image_specs = {}
+    for name, spec in specs.items():
+        if name in IMAGE_INPUTS:
+            spec = tf.TensorSpec(spec.shape[:-3], tf.string, IMAGE_INPUTS[name])
+        image_specs[IMAGE_INPUTS.get(name, name)] = spec
+    return on_images, image_specs
+
+
+def _decoded(
+    name: str, encoded: tf.Tensor, mask: tf.Tensor | None, image_format: ImageFormat
+) -> tf.Tensor:
+    """Returns images `[…, height, width, channels]` from 0 to 1, and zeros where the mask is 0."""
+    exists = tf.ones(tf.shape(encoded), tf.bool) if mask is None else mask > 0
+    if mask is not None:
+        is_equal = tf.reduce_all(tf.equal(tf.shape(encoded), tf.shape(mask)))
+        encoded, exists = after_checks(
+            [(f"{name} and support_mask must have the same shape", is_equal)], encoded, exists
+        )
+    is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
+    is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
+    (encoded,) = after_checks(
+        [(f"{name} must be PNG or JPEG files", tf.reduce_all(is_png | is_jpeg | ~exists))], encoded
+    )
+
+    def decode(elements: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
+        file, file_exists = elements
+        # The scope's name is part of the error about a file that cannot be decoded.
+        with tf.name_scope(f"{name}_must_be_whole_PNG_or_JPEG_files"):
+            return tf.cond(
+                file_exists,
+                lambda: image_format.from_bytes(_with_checked_size(name, file)),
+                lambda: tf.zeros(image_format.shape, tf.uint8),
+            )
+
+    pixels = tf.map_fn(
+        decode,
+        (tf.reshape(encoded, [-1]), tf.reshape(exists, [-1])),
+        fn_output_signature=tf.TensorSpec(image_format.shape, tf.uint8),
+    )
+    shape = tf.concat([tf.shape(encoded), image_format.shape], axis=0)
+    return tf.reshape(tf.cast(pixels, tf.float32) / 255, shape)
+
+
+def _with_checked_size(name: str, encoded: tf.Tensor) -> tf.Tensor:
+    """Returns the file after a check of the number of pixels that its header claims."""
+    size = tf.cond(
+        tf.strings.substr(encoded, 0, len(PNG)) == PNG,
+        lambda: tf.io.decode_raw(
+            tf.strings.substr(encoded, len(PNG), 8), tf.int32, little_endian=False
+        ),
+        lambda: tf.image.extract_jpeg_shape(encoded)[:2],
+    )
+    n_pixels = tf.reduce_prod(tf.cast(size, tf.int64))
+    is_decodable = tf.reduce_all(size > 0) & (n_pixels <= MOST_PIXELS)
+    message = f"{name} must have from 1 to {MOST_PIXELS} pixels each"
+    return after_checks([(message, is_decodable)], encoded)[0]

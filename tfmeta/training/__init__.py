@@ -1,0 +1,34 @@
+"""Meta-training by a recipe, into a run folder, from which an interrupted run resumes."""
+
+from __future__ import annotations
+
+from tfmeta.training.measuring import measure, weights_sha256
+from tfmeta.training.meta_training import train
+from tfmeta.training.run_folder import (
+    ADAPTATION_CURVE,
+    BEST,
+    CHECKPOINT,
+    DETAILS,
+    EVALUATION,
+    HISTORY,
+    RECIPE,
+    about,
+    load_learner,
+    read_history,
+)
+
+__all__ = [
+    "ADAPTATION_CURVE",
+    "BEST",
+    "CHECKPOINT",
+    "DETAILS",
+    "EVALUATION",
+    "HISTORY",
+    "RECIPE",
+    "about",
+    "load_learner",
+    "measure",
+    "read_history",
+    "train",
+    "weights_sha256",
+]
