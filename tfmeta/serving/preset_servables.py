@@ -15,6 +15,7 @@ from tfmeta.preset_files import SERVABLE
 from tfmeta.serving.exporting import export
 from tfmeta.versions import publish
 
+
 def served_learner(learner: MetaLearner) -> MetaLearner:
     """Returns a learner in the mode of batch norm in which a preset's servable has it.
 
@@ -66,7 +67,6 @@ def renew_servable(
     True
     """
     preset_folder = Path(preset_folder).expanduser().absolute()
-    folder = preset_folder / SERVABLE
     with tempfile.TemporaryDirectory() as elsewhere:
         exported = export(
             served_learner(learner),
@@ -74,8 +74,8 @@ def renew_servable(
             image_format=image_format,
             example_shape=example_shape,
         )
-        return publish(
-            preset_folder / SERVABLE,
-            lambda version: shutil.copytree(exported, version, dirs_exist_ok=True),
-            keep=1,
-        )
+
+        def write(version: Path) -> None:
+            shutil.copytree(exported, version, dirs_exist_ok=True)
+
+        return publish(preset_folder / SERVABLE, write, keep=1)
