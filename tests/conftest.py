@@ -118,9 +118,10 @@ def glyphs_dir(pytestconfig: pytest.Config) -> Path:
     """
     from filelock import FileLock
 
-    from tfmeta.data import glyphs
+    from tfmeta.data import glyph_drawing, glyphs
 
-    digest = hashlib.sha256(Path(glyphs.__file__).read_bytes())
+    code = b"".join(Path(module.__file__).read_bytes() for module in (glyphs, glyph_drawing))
+    digest = hashlib.sha256(code)
     for library in ("matplotlib", "pillow", "tensorflow-datasets"):
         digest.update(f"{library} {metadata.version(library)}".encode())
     assert pytestconfig.cache is not None

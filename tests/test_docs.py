@@ -1,6 +1,8 @@
-"""Every Python snippet of the README and the docs runs, as a reader would run it.
+"""Every snippet of the README and the docs runs, as a reader would run it.
 
-By default, training in a snippet is cut to a few steps; the large tests run it at full length.
+The README's blocks run one by one, each in a folder of its own. Those of a page in docs/ run in
+their order, because later ones use what earlier ones made. By default, training in a snippet is cut
+to a few steps; the large tests run it at full length.
 """
 
 import contextlib
@@ -12,29 +14,55 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
+import yaml
 from prediction_service import serving
 
-from tfmeta import MetaLearner, cli, presets
+from tfmeta import MetaLearner, cards, cli, presets
 from tfmeta.recipes import Recipe
+from tfmeta.report import Report
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
 CARDS = sorted((ROOT / "models").glob("*/README.md"))
-SNIPPET = re.compile(r"```python\n(.*?)```", re.DOTALL)
-SNIPPETS = {page: SNIPPET.findall(page.read_text(encoding="utf-8")) for page in PAGES}
+QUICKSTART = Path("models", "maml_glyphs_5w1s", "quickstart.yaml")
 # What `fit` does at most, by argument, where snippets are not run at full length.
 FEW_STEPS = {"epochs": 1, "steps_per_epoch": 3, "validation_steps": 1}
+
+
+def blocks(page, language):
+    text = page.read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text):
+    """The arguments of each command of tfmeta or make in a block of the shell."""
+    lines = text.replace("\\\n", " ").splitlines()
+    return [
+        shlex.split(line, comments=True) for line in lines if line.startswith(("tfmeta ", "make "))
+    ]
+
+
+SNIPPETS = {page: blocks(page, "python") for page in (README, *PAGES)}
+
+
+def write_images(folder, names, n_images, channels):
+    """A sub-folder of images for each name, each with a pattern of its own and some noise."""
+    for seed, name in enumerate(names):
+        (folder / name).mkdir(parents=True)
+        pattern = np.random.default_rng(seed).integers(0, 2, (5, 5, 1)) * 200
+        for i in range(n_images):
+            noise = np.random.default_rng(i).integers(0, 50, (40, 35, channels))
+            pixels = (np.kron(pattern, np.ones((8, 7, 1), int)) + noise).astype(np.uint8)
+            (folder / name / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
 
 
 @pytest.fixture
 def reader_folder(tmp_path, monkeypatch):
     """A folder that holds nothing but the reader's images."""
-    for name in ("cats", "dogs", "owls"):
-        folder = tmp_path / "my_images" / name
-        folder.mkdir(parents=True)
-        for i in range(8):
-            pixels = np.random.default_rng(i).integers(0, 256, (40, 36, 3), dtype=np.uint8)
-            (folder / f"{i}.png").write_bytes(tf.io.encode_png(pixels).numpy())
+    write_images(tmp_path / "my_images", ("cats", "dogs", "owls"), n_images=8, channels=3)
+    write_images(tmp_path / "my_characters", ("alpha", "beta", "gamma"), n_images=2, channels=1)
+    write_images(tmp_path, ("scans",), n_images=4, channels=1)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -67,25 +95,80 @@ def few_steps(monkeypatch):
     monkeypatch.setattr(MetaLearner, "fit", cut)
 
 
-def run_snippets(page):
-    assert SNIPPETS[page]
-    names: dict[str, object] = {}
-    for snippet in SNIPPETS[page]:
-        exec(compile(snippet, page.name, "exec"), names)
-
-
 @pytest.fixture
 def reader(reader_folder, glyphs_dir, monkeypatch, server):
     """All that a reader has: images, glyphs and a server."""
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
     # TensorFlow has long started here, which the call refuses; it has a test of its own.
     monkeypatch.setattr("tfmeta.configure_threads", lambda: None)
+    monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)
 
 
-@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def run_snippets(page, snippets):
+    assert snippets
+    names: dict[str, object] = {}
+    for snippet in snippets:
+        exec(compile(snippet, page.name, "exec"), names)
+
+
+# === The README's blocks, each alone ===
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS[README], ids=range(len(SNIPPETS[README])))
+@pytest.mark.usefixtures("reader", "few_steps")
+def test_each_block_of_the_readme_runs_alone(snippet):
+    run_snippets(README, [snippet])
+
+
+@pytest.mark.large
+@pytest.mark.parametrize(
+    "snippet",
+    [pytest.param(s, id=str(i)) for i, s in enumerate(SNIPPETS[README]) if ".fit(" in s],
+)
+@pytest.mark.usefixtures("reader")
+def test_each_block_of_the_readme_runs_alone_at_full_length(snippet):
+    run_snippets(README, [snippet])
+
+
+README_COMMANDS = [c for block in blocks(README, "sh") if "tfmeta" in str(c := commands(block))]
+
+
+@pytest.mark.parametrize("block", README_COMMANDS, ids=lambda block: block[0][1])
+@pytest.mark.usefixtures("reader")
+def test_each_shell_block_of_the_readme_runs_alone(block, reader_folder):
+    # As printed, but the recipe is a smaller one.
+    recipe = yaml.safe_load((ROOT / QUICKSTART).read_text(encoding="utf-8"))
+    recipe["network"]["filters"] = 4
+    recipe["training"] |= {"epochs": 1, "steps_per_epoch": 3}
+    for setting in ("validation", "evaluation"):
+        recipe[setting]["n_episodes"] = 20
+    (reader_folder / QUICKSTART.parent).mkdir(parents=True)
+    (reader_folder / QUICKSTART).write_text(yaml.safe_dump(recipe))
+
+    for _, *arguments in block:
+        assert cli.main(arguments) == 0, arguments
+    written = [Path(a[a.index("--output") + 1]) for a in block if "--output" in a]
+    assert written
+    for folder in written:
+        assert any((reader_folder / folder).iterdir()), folder
+
+
+def test_the_readme_has_shell_blocks_that_adapt_and_that_train():
+    assert {arguments[1] for block in README_COMMANDS for arguments in block} >= {
+        *("list", "adapt", "predict", "export"),
+        *("train", "evaluate"),
+    }
+
+
+# === The pages' snippets, in their order ===
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, id=page.name) for page in PAGES if SNIPPETS[page]]
+)
 @pytest.mark.usefixtures("reader", "few_steps")
 def test_snippets_run(page):
-    run_snippets(page)
+    run_snippets(page, SNIPPETS[page])
 
 
 @pytest.mark.large
@@ -95,26 +178,98 @@ def test_snippets_run(page):
 )
 @pytest.mark.usefixtures("reader")
 def test_snippets_run_at_full_length(page):
-    run_snippets(page)
+    run_snippets(page, SNIPPETS[page])
 
 
-@pytest.mark.parametrize("page", [*PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT)))
-def test_commands_exist_and_what_they_name(page):
-    text = "".join(re.findall(r"```sh\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL))
-    ours = [s for s in text.replace("\\\n", " ").splitlines() if s.startswith(("tfmeta ", "make "))]
+@pytest.mark.parametrize(
+    "page", [README, *PAGES, *CARDS], ids=lambda page: str(page.relative_to(ROOT))
+)
+def test_commands_exist_and_what_they_name(page, monkeypatch):
     calls: list[tuple] = []
-    for program, *arguments in (shlex.split(line, comments=True) for line in ours):
+    # Commands are parsed, and not run.
+    monkeypatch.setattr("tfmeta.cli.command.call", lambda *call: calls.append(call))
+    ours = commands("".join(blocks(page, "sh")))
+    for program, *arguments in ours:
         if program == "make":
             assert f"\n{arguments[0]}:" in (ROOT / "Makefile").read_text(encoding="utf-8")
             continue
-        with pytest.MonkeyPatch.context() as patch:
-            # Commands are parsed, and not run.
-            patch.setattr("tfmeta.cli.command.call", lambda *call: calls.append(call))
-            assert cli.main(arguments) == 0
+        assert cli.main(arguments) == 0
         function, options, _ = calls.pop()
         if (options.get("recipe") or "").startswith("models/"):
             Recipe.load(ROOT / options["recipe"])
         if function.__name__ == "evaluate" and not options["source"].startswith("runs/"):
             assert options["source"] in presets.list_presets()
-    if page in (PAGES[0], *CARDS):
+    if page in (README, *CARDS):
         assert ours
+
+
+# === Links and numbers ===
+
+
+def anchors(page):
+    """What a link to a heading of the page may name, as GitHub makes it of the heading."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [README, ROOT / "CONTRIBUTING.md", *PAGES, *CARDS],
+    ids=lambda page: str(page.relative_to(ROOT)),
+)
+def test_links_lead_somewhere(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = page.parent / path if path else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def rows(page, heading):
+    """The cells of the table under a heading, without its first two rows."""
+    section = page.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("|")]
+    return [line.strip("| ").split(" | ") for line in lines[2:]]
+
+
+@pytest.mark.parametrize("row", rows(README, "Results"), ids=lambda row: row[0] + row[1])
+def test_the_readme_s_results_are_those_of_the_evaluations(row):
+    preset, test, *measured, paper = row
+    name = re.fullmatch(r"\[`(.*)`\]\(models/(.*)\)", preset)
+    assert name
+    assert name[1] == name[2]
+    assert name[1] in presets.list_presets()
+    n_way, n_shot = map(int, re.fullmatch(r"(\d+)-way (\d+)-shot", test).groups())
+
+    report = Report.read(ROOT / "models" / name[1] / "evaluation.json")
+    for batch_norm, number in zip(("transductive", "support"), measured, strict=True):
+        (evaluation,) = (
+            e
+            for e in report.evaluations
+            if (e.episodes["n_way"], e.episodes["n_shot"], e.batch_norm)
+            == (n_way, n_shot, batch_norm)
+        )
+        assert cards.cell(evaluation.estimate, evaluation.metric) == number
+
+    published = yaml.safe_load((ROOT / "models" / "published.yaml").read_text(encoding="utf-8"))
+    (quoted,) = (
+        entry
+        for entry in published[name[1]]
+        if entry.get("episodes", {}).get("n_shot", 1) == n_shot
+        and entry.get("episodes", {}).get("n_way", n_way) == n_way
+    )
+    assert str(quoted["paper"]) == paper
+
+
+def test_the_readme_s_speeds_are_those_of_the_benchmarks():
+    performance = rows(ROOT / "docs" / "performance.md", "Compared with PyTorch and JAX")
+    measured = {row[0].removesuffix(" (work A)"): row for row in performance}
+    shown = rows(README, "Speed")
+    assert len(shown) == 3
+    for name, *cells in shown:
+        ours, loop, vmap, fastest = (cell.replace(" ms", "") for cell in cells)
+        _, _, _, tfmeta, _, pytorch, torch_func, *jax = measured[name]
+        assert (ours, loop, vmap) == (tfmeta, pytorch, torch_func)
+        assert fastest == min(jax, key=lambda cell: int(cell.split()[0].replace(",", "")))

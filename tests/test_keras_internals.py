@@ -301,7 +301,3 @@ def test_the_cause_of_an_error_in_a_graph_is_one_sentence():
         tf.ensure_shape(tf.ones([2]), [3])
     assert "\n" not in keras_internals.cause_of(caught.value)
     assert "[2]" in keras_internals.cause_of(caught.value)
-
-
-def test_tensorflow_datasets_tells_its_folder():
-    assert keras_internals.datasets_dir()

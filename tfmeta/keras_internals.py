@@ -271,16 +271,3 @@ def cause_of(error: tf.errors.OpError) -> str:
     lines = error.message.splitlines() or [type(error).__name__]
     ends = (i for i, line in enumerate(lines) if line.startswith("\t [[") and i)
     return re.sub(r"^{{.*?}} | \[Op:.*", "", lines[next(ends, 1) - 1])
-
-
-# === TensorFlow Datasets ===
-
-
-def datasets_dir() -> str:
-    """Returns the folder in which TensorFlow Datasets keeps its data by default.
-
-    Rests on `tfds.core.constants.DATA_DIR`; no public function returns it.
-    """
-    import tensorflow_datasets as tfds
-
-    return str(tfds.core.constants.DATA_DIR)

@@ -10,11 +10,13 @@ so that listing presets does not wait for these imports.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,7 +87,11 @@ def save(
                 f"{folder} holds a preset already: remove it, or choose another folder."
             )
         # PRESET is replaced last: a folder without it is no preset.
-        with replacing(folder / PRESET) as description, replacing(folder / LEARNER) as weights:
+        with (
+            _removed_on_failure(folder / LEARNER),
+            replacing(folder / PRESET) as description,
+            replacing(folder / LEARNER) as weights,
+        ):
             learner.save(weights)
             if learner.compiled:
                 # Drop the optimizer, whose state may be twice as large as the weights.
@@ -100,6 +106,18 @@ def save(
             )
             text = json_text(dataclasses.asdict(preset))
             description.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def _removed_on_failure(path: Path) -> Iterator[None]:
+    """Removes a file that was not there before, if an exception passes."""
+    existed = path.exists()
+    try:
+        yield
+    except BaseException:
+        if not existed:
+            path.unlink(missing_ok=True)
+        raise
 
 
 # === Reading ===

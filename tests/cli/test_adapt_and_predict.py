@@ -98,7 +98,19 @@ LEARNERS = {
 }
 
 
-@pytest.mark.parametrize("name", learners.BY_NAME)
+# One of each family; the large tier has the others.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(
+            name,
+            marks=[]
+            if name in ("anil", "maml_plus_plus", "relation_network", "reptile")
+            else [pytest.mark.large],
+        )
+        for name in learners.BY_NAME
+    ],
+)
 def test_every_learner_goes_from_a_recipe_to_predictions(
     succeeds, trained, pictures, halves, tmp_path, name
 ):

@@ -266,6 +266,7 @@ def test_class_weights_are_refused():
     for train in (
         lambda: learner().fit(data, class_weight={0: 2.0}, verbose=0),
         lambda: learner().train_on_batch(inputs, query_y, class_weight={0: 2.0}),
+        lambda: learner().train_on_batch(inputs, query_y, None, {0: 2.0}),
     ):
         with pytest.raises(ValueError, match="takes no class_weight"):
             train()
@@ -296,6 +297,7 @@ def peak_memory(n_tasks, step):
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
 
+@pytest.mark.large
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the peak memory from /proc")
 def test_memory_does_not_grow_with_the_meta_batch():
     few, many, by_default = (peak_memory(*a) for a in ((8, "ours"), (64, "ours"), (64, "default")))

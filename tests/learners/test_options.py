@@ -53,6 +53,51 @@ def test_every_constructor_argument_is_an_attribute_and_a_config_key(name):
         assert again[key] == config[key], key
 
 
+class PassesOn(tfmeta.MAML):
+    def __init__(self, network, **kwargs):
+        super().__init__(network, **kwargs)
+
+
+class Sharper(tfmeta.PrototypicalNetwork):
+    def __init__(self, encoder, *, sharpness=2.0, **kwargs):
+        super().__init__(encoder, **kwargs)
+        self.sharpness = sharpness
+
+
+class NamesItsOwn(tfmeta.PrototypicalNetwork):
+    def __init__(self, encoder, *, sharpness=2.0, **kwargs):
+        super().__init__(encoder, **kwargs)
+        self._sharpness = sharpness
+
+    def get_config(self):
+        return {**super().get_config(), "sharpness": self._sharpness}
+
+
+class Forgets(tfmeta.PrototypicalNetwork):
+    def __init__(self, encoder, *, sharpness=2.0, **kwargs):
+        super().__init__(encoder, **kwargs)
+
+
+def test_a_subclass_that_passes_options_on_keeps_them():
+    learner = PassesOn(network(), inner_steps=5, inner_learning_rate=0.3, batch_norm="support")
+    copy = PassesOn.from_config(learner.get_config())
+    assert (copy.inner_steps, copy.inner_learning_rate, copy.batch_norm) == (5, 0.3, "support")
+    assert learner.with_batch_norm("running").inner_steps == 5
+
+
+@pytest.mark.parametrize("cls", [Sharper, NamesItsOwn])
+def test_a_subclass_adds_options_of_its_own(cls):
+    config = cls(network(), sharpness=3.0, distance="cosine", batch_norm="support").get_config()
+    assert config["sharpness"] == 3.0
+    assert (config["distance"], config["batch_norm"]) == ("cosine", "support")
+    assert cls.from_config(config).get_config()["sharpness"] == 3.0
+
+
+def test_an_argument_that_is_no_attribute_is_told_when_a_learner_is_saved():
+    with pytest.raises(ValueError, match="Forgets does not keep its argument 'sharpness'"):
+        Forgets(network()).get_config()
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_options_are_keyword_only(name):
     parameters = inspect.signature(tfmeta.learners.get(name)).parameters.values()

@@ -90,7 +90,12 @@ def used(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "mode", "operations"),
     [
-        *((name, mode, OPERATIONS) for name in NEW for mode in MODES),
+        # Each learner in one mode; the large tier has the others.
+        *(
+            pytest.param(*(name, mode, OPERATIONS), marks=[] if i % 3 == j else [pytest.mark.large])
+            for i, name in enumerate(NEW)
+            for j, mode in enumerate(MODES)
+        ),
         pytest.param("maml", "support", OPERATIONS[1:], id="patches too large for a cache"),
     ],
 )

@@ -52,12 +52,13 @@ def evaluate(
     chosen = recipe_of(recipe or source)
     start_tensorflow()
     from tfmeta import training
+    from tfmeta.data.names import resolve
     from tfmeta.recipes.plan import settings
 
     learner, about = open_learner(found)
     trained_on = None if about.recipe is None else about.recipe["data"]
     if split == "all":
-        if not Path(chosen.data.name).is_dir():
+        if resolve(chosen.data.name).kind != "folder":
             raise ValueError(
                 f"--split all is for a folder of images, but the data of {chosen.name} are "
                 f"{chosen.data.name!r}: give --split test."

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tfmeta.cli.results import in_numbers, in_words, name_of, read_evaluation
-from tfmeta.cli.sources import RUN_DETAILS, Source, recipe_of
+from tfmeta.cli.sources import RUN_DETAILS, RUN_RECIPE, Source
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,9 @@ class Facts:
 def _about(source: Source) -> dict[str, Any]:
     if source.is_run:
         details = json.loads((source.folder / RUN_DETAILS).read_text(encoding="utf-8"))
-        recipe = recipe_of(str(source.folder)).to_dict()
+        from tfmeta.recipes.yaml_files import read_yaml
+
+        recipe = read_yaml(source.folder / RUN_RECIPE)
         return {**details, "recipe": recipe, "tfmeta": details["versions"]["tfmeta"]}
     from tfmeta.preset_files import read_values
 

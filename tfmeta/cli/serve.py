@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from tfmeta.cli.options import AllowTransductive, BatchNormMode, preset_names
-from tfmeta.cli.sources import is_transductive, locate, open_learner, servable_folder
+from tfmeta.cli.sources import TASK, is_transductive, locate, open_learner, servable_folder
 from tfmeta.cli.startup import start_tensorflow
 
 Servables = Annotated[
@@ -37,12 +37,14 @@ def export(
 
     What is published has passed the checks of `tfmeta serving check`.
     """
+    # Before TensorFlow starts: a mistyped name is told at once.
+    found = None if (Path(source) / TASK).is_file() else locate(source)
     start_tensorflow()
     from tfmeta import serving
-    from tfmeta.tasks import Task, is_task
+    from tfmeta.tasks import Task
 
     about_task: dict[str, Any] = {}
-    if is_task(source):
+    if found is None:
         if batch_norm:
             raise ValueError(
                 "A task keeps the mode of batch norm that it was learned in: give --batch-norm to "
@@ -55,7 +57,7 @@ def export(
         support = task.support or "FOLDER_OR_CSV"
         mended = ["tfmeta", "adapt", task.source, "--support", support, "--output", source]
     else:
-        model, about = open_learner(locate(source), batch_norm)
+        model, about = open_learner(found, batch_norm)
         learner, image_format = model, about.image_format
         example_shape = None if about.example_shape is None else tuple(about.example_shape)
         mended = ["tfmeta", "export", source, "--output", str(output)]

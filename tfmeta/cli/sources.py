@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 # Files of a run folder, repeated because importing `tfmeta.training` would import TensorFlow.
 RUN_LEARNER, RUN_RECIPE, RUN_DETAILS = "best.keras", "recipe.yaml", "run.json"
+# A task's folder has this file; see `tfmeta.tasks`.
+TASK = "task.json"
 # A run folder has this file; a preset has it if its run had it.
 EVALUATION = "evaluation.json"
 

@@ -170,24 +170,49 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
         )
 
 
-def constructor_arguments(learner: Contract) -> dict[str, Any]:
+def constructor_arguments(
+    learner: Contract, base: type[Contract], family: type[Contract] | None = None
+) -> dict[str, Any]:
     """Returns the configuration of a learner whose constructor arguments are its attributes.
+
+    The arguments are those of its class and, as long as constructors pass on what they do not name
+    (`**kwargs`), of the classes that it derives from. A class with a `get_config` of its own names
+    its own arguments there.
 
     Args:
         learner: Contract. A learner that keeps each argument under its own name.
+        base: type. The class at which to stop.
+        family: type or None. A class whose `get_config` is the one that calls this. Defaults to
+            None.
 
     Returns:
-        Every named argument of the constructor, Keras objects serialised.
+        Every named argument, Keras objects serialised.
+
+    Raises:
+        ValueError: If an argument is no attribute.
     """
-    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    names = [
-        name
-        for name, parameter in inspect.signature(type(learner)).parameters.items()
-        if parameter.kind in named
-    ]
+    names: list[str] = []
+    for cls in type(learner).__mro__:
+        if cls is base:
+            break
+        if "__init__" not in vars(cls):
+            continue
+        parameters = inspect.signature(cls).parameters.values()
+        if "get_config" not in vars(cls) or cls is family:
+            names += [p.name for p in parameters if p.kind in _NAMED and p.name not in names]
+        if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters):
+            break
     config: dict[str, Any] = {}
     for name in names:
+        if not hasattr(learner, name):
+            raise ValueError(
+                f"{type(learner).__name__} does not keep its argument {name!r} as an attribute of "
+                "that name: keep it, or give the class a get_config, or it cannot be saved."
+            )
         value = getattr(learner, name)
         is_plain = value is None or isinstance(value, bool | int | float | str | list | tuple)
         config[name] = value if is_plain else keras.saving.serialize_keras_object(value)
     return config
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -345,4 +345,4 @@ class InnerLoopLearner(MetaLearner):
         return []
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **constructor_arguments(self)}
+        return {**super().get_config(), **constructor_arguments(self, InnerLoopLearner)}

@@ -185,6 +185,10 @@ class MetaLearner(MetaTraining):
             functions[layout.key] = function
             if len(functions) > MOST_PREDICT_FUNCTIONS:
                 functions.popitem(last=False)
+        else:
+            # Another thread may just have dropped it.
+            functions[layout.key] = function
+            functions.move_to_end(layout.key)
         return function(list(flat), query_x, training)
 
     # === Saving, and other modes ===

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -186,18 +187,18 @@ class MetaTraining(Contract):
             tracker.update_state(loss * replicas, sample_weight=n_tasks)
         return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
 
-    def fit(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+    def fit(self, *args: Any, **kwargs: Any) -> Any:
         """Meta-trains; see `keras.Model.fit`.
 
         Raises:
             ValueError: If there is a `class_weight`: a label stands for another class in each task.
         """
-        _refuse_class_weight(class_weight)
+        _refuse_class_weight(keras.Model.fit, self, *args, **kwargs)
         return super().fit(*args, **kwargs)
 
-    def train_on_batch(self, *args: Any, class_weight: Any = None, **kwargs: Any) -> Any:
+    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Takes one step; see `keras.Model.train_on_batch`, and `fit` for `class_weight`."""
-        _refuse_class_weight(class_weight)
+        _refuse_class_weight(keras.Model.train_on_batch, self, *args, **kwargs)
         return super().train_on_batch(*args, **kwargs)
 
     def make_train_function(self, force: bool = False) -> None:
@@ -334,8 +335,9 @@ class MetaTraining(Contract):
         """Called with the shape of an example whenever one is seen; `MetaLearner` keeps it."""
 
 
-def _refuse_class_weight(class_weight: Any) -> None:
-    if class_weight is not None:
+def _refuse_class_weight(method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
+    given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
+    if given.get("class_weight") is not None:
         raise ValueError(
             "A learner takes no class_weight, for a label stands for another class in each task: "
             "weigh queries by sample weights [T, Q] instead, the third part of a data set's items."

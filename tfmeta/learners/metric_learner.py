@@ -155,7 +155,8 @@ class MetricLearner(MetaLearner):
         return copy_with_statistics(self.encoder, statistics)
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), **constructor_arguments(self)}
+        arguments = constructor_arguments(self, MetaLearner, family=MetricLearner)
+        return {**super().get_config(), **arguments}
 
 
 def flat(features: tf.Tensor) -> tf.Tensor:

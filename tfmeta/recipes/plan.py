@@ -110,7 +110,7 @@ def settings(
             source,
             recipe.training.seed if seed is None else seed,
             options,
-            changes.get("n_episodes", n_episodes),
+            changes.get("n_episodes") or n_episodes,
             changes.get("inner_steps", recipe.evaluation.inner_steps),
             changes.get("batch_norm"),
             changes,

@@ -13,10 +13,7 @@ from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
 from tfmeta.preset_files import SERVABLE
 from tfmeta.serving.exporting import export
-from tfmeta.versions import versions
-
-# The names of folders that are being made or deleted: a server does not take them for versions.
-TEMPORARY = ".tmp-"
+from tfmeta.versions import publish
 
 
 def served_learner(learner: MetaLearner) -> MetaLearner:
@@ -70,7 +67,6 @@ def renew_servable(
     True
     """
     preset_folder = Path(preset_folder).expanduser().absolute()
-    folder = preset_folder / SERVABLE
     with tempfile.TemporaryDirectory() as elsewhere:
         exported = export(
             served_learner(learner),
@@ -78,12 +74,8 @@ def renew_servable(
             image_format=image_format,
             example_shape=example_shape,
         )
-        old_versions = versions(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=folder) as temporary:
-            shutil.copytree(exported, Path(temporary) / "version")
-            version = folder / str(max(old_versions, default=0) + 1)
-            (Path(temporary) / "version").rename(version)
-    for old_version in old_versions:
-        shutil.rmtree(folder / str(old_version))
-    return version
+
+        def write(version: Path) -> None:
+            shutil.copytree(exported, version, dirs_exist_ok=True)
+
+        return publish(preset_folder / SERVABLE, write, keep=1)

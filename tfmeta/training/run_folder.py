@@ -16,6 +16,7 @@ from tfmeta.about import About
 from tfmeta.data import ImageFormat
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
+from tfmeta.recipes.yaml_files import read_yaml
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
@@ -111,7 +112,8 @@ def about(folder: str | os.PathLike[str]) -> About:
     return About(
         details["example_shape"],
         None if image_format is None else ImageFormat(**image_format),
-        Recipe.load(folder).to_dict(),
+        # As it stands: what it names, such as a folder, is not needed now and may have moved.
+        read_yaml(Path(folder) / RECIPE),
     )
 
 
