@@ -201,7 +201,7 @@ def learn(
             brought to it. Defaults to None: as they are.
         image_format: ImageFormat. How image files become examples. Defaults to None: `support` must
             be a CSV file then.
-        source: str. The run or preset of the learner, to be noted in the task. Defaults to `""`.
+        source: str. The run or preset of the learner, as a note in the task. Defaults to `""`.
         verbose: bool. Whether to show a progress bar on stderr. Defaults to False.
 
     Returns:

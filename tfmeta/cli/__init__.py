@@ -1,7 +1,7 @@
 """The command line: `tfmeta train | evaluate | adapt | predict | export | serving | list | …`.
 
-TensorFlow takes seconds to import. No module here imports it, or what imports it, at the top: a
-command does so when it runs, after it has checked what it can without.
+TensorFlow takes seconds to import. No module here imports it at the top, directly or indirectly. A
+command imports it when it runs, after all checks that do not need it.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             process.
 
     Returns:
-        The exit code: 0; 1 after an error, which was told on stderr; 2 if the arguments are wrong;
+        The exit code: 0; 1 after an error, printed to stderr; 2 if the arguments are wrong;
         130 after an interrupt.
     """
     try:

@@ -43,7 +43,7 @@ def load(
 ) -> Any:
     r"""Loads a source of episodes.
 
-    What a name means, by the first line that fits:
+    The first line that fits decides what a name means:
 
     | name                       | source                                     | options          |
     | -------------------------- | ------------------------------------------ | ---------------- |
@@ -65,8 +65,8 @@ def load(
     | `(x, y)`                   | arrays                                     | `class_names=`   |
 
     A local folder named `omniglot` is therefore written `"./omniglot"`. Relative paths start at
-    the working directory. Each option is documented where its source is: in the module of that
-    name in `tfmeta.data.sources`.
+    the working directory. Each option is documented in the module of its source in
+    `tfmeta.data.sources`.
 
     Args:
         name: str, path, or pair of arrays. See the table.

@@ -17,7 +17,7 @@ from tfmeta.data.pipeline import Size, check_size, episode_pipeline
 class ClassDataset:
     """Examples grouped by class, from which N-way K-shot episodes are drawn.
 
-    Made by `tfmeta.data.load`.
+    `tfmeta.data.load` makes it.
 
     Args:
         class_names: sequence of str. A name for each class.

@@ -19,11 +19,11 @@ class LSTMRule(InnerRule):
     loss, both preprocessed; its output is h_t. The second has one cell per coordinate:
 
         f_t = W_f [h_t, θ_{t−1}, f_{t−1}] + b_f,   i_t = W_i [h_t, θ_{t−1}, i_{t−1}] + b_i,
-        θ_t = sigmoid(f_t) θ_{t−1} − sigmoid(i_t) ∇_t,
+        θ_t = sigmoid(f_t) θ_{t−1} − sigmoid(i_t) ∇_t.
 
-    where the gates fed back are those *before* the sigmoid, as in the paper's code (in its
-    equations, after). Kernels start in U(−0.01, 0.01). Memory grows with the coordinates times
-    the inner steps, by about 0.9 KiB each in meta-training.
+    The gates are fed back as they are *before* the sigmoid, as in the paper's code; in its
+    equations they are fed back after it. Kernels start in U(−0.01, 0.01). Memory grows with the
+    coordinates times the inner steps, by about 0.9 KiB each in meta-training.
 
     Args:
         hidden_units: int. Hidden units of the first stage. Defaults to 20.

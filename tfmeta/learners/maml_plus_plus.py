@@ -36,9 +36,9 @@ class MAMLPlusPlus(InnerLoopLearner):
         test_inner_steps: int ≥ 0 or None. Inner steps elsewhere; with learned rates per step no
             more than `inner_steps`. Defaults to None, `inner_steps`.
         multi_step_loss_iterations: int ≥ 0. Training steps until only the last inner step's loss
-            counts; 0 for that from the start. Defaults to 0.
-        first_order_iterations: int ≥ 0. Training steps in first order; 0 for second order from the
-            start. Defaults to 0.
+            counts. With 0, only it counts from the start. Defaults to 0.
+        first_order_iterations: int ≥ 0. Training steps in first order. With 0, second order is
+            used from the start. Defaults to 0.
         inner_loss: str, function or keras.losses.Loss. See `tfmeta.MAML`. Defaults to None, sparse
             categorical cross-entropy from logits.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to

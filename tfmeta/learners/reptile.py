@@ -17,18 +17,18 @@ from tfmeta.networks import BatchNorm
 class Reptile(InnerLoopLearner):
     """Trains on one task after another, and moves the initialisation some way to each result.
 
-    The outer update is no gradient of a loss: the optimizer gets φ − mean of φ̃ over the tasks of a
-    meta-batch in a gradient's place. With `keras.optimizers.SGD(ε)` that is the paper's
-    φ ← φ + ε (mean φ̃ − φ); any other optimizer does, too. The compiled loss and metrics are
-    reported for the queries, as means over the tasks, but not trained on. Only the support set is:
-    meta-train with more shots than you test with, as the paper does.
+    The outer update follows no gradient of a loss: the optimizer gets φ − (mean of φ̃ over the tasks
+    of a meta-batch) instead of a gradient. With `keras.optimizers.SGD(ε)` the update is the paper's
+    φ ← φ + ε (mean φ̃ − φ); any other optimizer also works. The compiled loss and metrics are
+    reported for the queries, as means over the tasks, but the learner is trained only on support
+    sets. So meta-train with more shots than you test with, as the paper does.
 
     Batch norm's shift and scale adapt like all other weights, as in the paper's code.
 
     Deviations from the paper's code: mini-batches follow one fixed pseudo-random order of the
     support set, again and again; the inner optimizer's memory (Adam's second moments) starts at
     zero in each task, while the code carries it from task to task. The network's regularisers do
-    not act in the inner loop, and so not at all.
+    not act in the inner loop, and so have no effect.
 
     Args:
         network: keras.Model. The base network; see `tfmeta.MAML`.

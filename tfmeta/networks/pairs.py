@@ -11,7 +11,7 @@ import tensorflow as tf
 class Pairs(NamedTuple):
     """Each of N examples with each of M classes, as the input of a network.
 
-    The network sees one tensor, `joined()`. A convolution of that is linear in its channels, so it
+    The network sees one tensor, `joined()`. Its convolution is linear in the channels, so it
     can be computed from the classes and from the examples, and then added up for each pair: M + N
     products instead of 2 · M · N.
     """

@@ -144,7 +144,7 @@ def _taps(
 def _of_all_images(indices: np.ndarray, n: int, n_rows: int) -> np.ndarray:
     """Repeats indices for n images, one after another, each of `n_rows`: `[n · indices, 1]`.
 
-    Made with NumPy: as operations of a graph, they would be a sixth of all that a step traces.
+    They are made with NumPy: as operations, they would be a sixth of the graph of a step.
     """
     images = np.arange(n, dtype="int32")[:, None] * n_rows
     return np.where(indices < 0, -1, images + indices).reshape(-1, 1).astype("int32")

@@ -12,7 +12,7 @@ from tfmeta import keras_internals
 def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tensor:
     """Shifts and scales each channel to variance 1 and a given mean over all other axes.
 
-    It can be differentiated twice, which is what meta-learning needs, and no further.
+    It can be differentiated twice, as meta-learning needs, but not three times.
 
     Args:
         x: tf.Tensor `[…, channels]`, of rank 2 or more, channels static.
@@ -47,7 +47,7 @@ def normalized_product(
 
     With W the kernel and C the covariance of the columns of x, the product's channels have the
     variances diag(Wᵀ C W). So if x has few columns, and the product many, it is cheaper to
-    normalise W: the product is made normalised, with no pass over it, and none backward.
+    normalise W: this needs no extra pass over the product, forward or backward.
 
     Args:
         x: tf.Tensor `[n, columns]`, float32 or float64.

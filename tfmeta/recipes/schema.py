@@ -124,8 +124,8 @@ class RegressionEvaluation(RegressionEpisodes, Evaluation):
 class Recipe(Options):
     """How a learner is meta-trained and tested.
 
-    `Recipe.load` and `Recipe.from_dict` return a `ClassRecipe` or a `RegressionRecipe`, whichever
-    the data ask for.
+    `Recipe.load` and `Recipe.from_dict` return a `ClassRecipe` or a `RegressionRecipe`, depending
+    on the data.
 
     Example:
 

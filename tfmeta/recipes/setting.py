@@ -26,10 +26,10 @@ class Setting:
         recipe: Recipe. The recipe.
         split: str. "train", "validation", "test" or "all".
         source: ClassDataset or TaskDistribution. The data of the split.
-        seed: int. Seed of the recipe; each split draws from another one that is derived from it.
+        seed: int. Seed of the recipe; each split derives its own seed from it.
         options: dict. Options of `episodes(...)`.
         n_episodes: int. Number of episodes to validate or test on.
-        inner_steps: int. The most inner steps to measure after. None not to measure that.
+        inner_steps: int. Measure after 0, 1, … this many inner steps. None: do not.
         batch_norm: str. How batch norm normalises. None for the learner's own mode.
         changes: dict. The options that differ from the recipe's own test setting.
     """

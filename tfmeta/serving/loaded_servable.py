@@ -50,7 +50,7 @@ class LoadedServable(NamedTuple):
 
         Args:
             request: Request.
-            situation: str. What the error says that the signature fails on. Defaults to "a warmup
+            situation: str. What the signature fails on, for the error. Defaults to "a warmup
                 request".
 
         Raises:

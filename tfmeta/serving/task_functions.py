@@ -125,8 +125,8 @@ def _measure_state(
 ) -> TaskState:
     """Compares the states of two small tasks to find the sizes that vary from task to task.
 
-    The trace alone does not tell: all its sizes that follow from the support set are unknown, and
-    it does not say which of them are always equal.
+    The trace alone does not show them: all sizes that depend on the support set are unknown in it,
+    and it does not say which of them are always equal.
     """
     first, second = (
         keras.tree.flatten(adapt_function(_small_support(task_specs, *sizes, n_outputs)))

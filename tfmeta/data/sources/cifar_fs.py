@@ -38,8 +38,8 @@ def cifar_fs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     Args:
         split: str. "train", "validation", "test" or "all": the 64, 16 and 20 classes of
             `CIFAR_FS`, or all 100. Defaults to "train".
-        data_dir: str, path or None. TensorFlow Datasets' directory, where `cifar100` is or will
-            be. Defaults to its own default.
+        data_dir: str, path or None. TensorFlow Datasets' directory, for `cifar100`. Defaults to
+            None, its own default.
 
     Raises:
         ValueError: If there is no such split.
