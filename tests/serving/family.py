@@ -34,7 +34,7 @@ LEARNERS = {
     "meta_lstm": lambda: tfmeta.MetaLSTM(network(), inner_steps=2, batch_norm="support"),
     "reptile": lambda: tfmeta.Reptile(network(), inner_steps=2, batch_norm="support"),
     "anil": lambda: tfmeta.ANIL(
-        encoder(), n_way=5, inner_learning_rate=0.1, inner_steps=2, batch_norm="support"
+        encoder(), 5, inner_learning_rate=0.1, inner_steps=2, batch_norm="support"
     ),
     "cavia": lambda: tfmeta.CAVIA(
         backbones.film_conv4(5, (28, 28, 1), 8),
