@@ -100,7 +100,7 @@ def plot(
     runs: RunFolders,
     output: Annotated[Path, typer.Option(help="The PNG file to write.", show_default=False)],
 ) -> None:
-    """Draw what regressors fit to the same tasks."""
+    """Plot regressors' fits to the same tasks."""
     recipes = [recipe_of(str(run)) for run in runs]
     if not all(recipe.is_regression for recipe in recipes):
         raise ValueError(

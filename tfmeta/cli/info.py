@@ -30,7 +30,7 @@ def list_presets() -> None:
 
 
 def info(source: Source) -> None:
-    """Show the facts of a preset or a run."""
+    """Show details of a preset or a run."""
     facts = Facts.read(locate(source))
     about = facts.about
     recipe: dict[str, Any] = about["recipe"] or {}

@@ -26,7 +26,7 @@ def publish(
         ),
     ] = None,
 ) -> None:
-    """Make a preset of a run.
+    """Make a preset from a run.
 
     The preset has the run's learner, its evaluation, and a servable.
     """

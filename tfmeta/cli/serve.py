@@ -33,7 +33,7 @@ def export(
     batch_norm: BatchNormMode = None,
     allow_transductive: AllowTransductive = False,
 ) -> None:
-    """Publish a learner or a task for serving.
+    """Export a learner or a task for serving.
 
     What is published has passed the checks of `tfmeta serving check`.
     """

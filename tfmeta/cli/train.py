@@ -27,9 +27,9 @@ def train(
     ] = None,
     seed: Seed = None,
 ) -> None:
-    """Meta-train and test by a recipe.
+    """Meta-train and test a learner by a recipe.
 
-    A run that was interrupted resumes if the command is repeated.
+    To resume a run that was interrupted, repeat the command.
     """
     from tfmeta.recipes import Recipe
 

@@ -32,13 +32,13 @@ class Omniglot(Named):
 
     name: Literal["omniglot"]
     protocol: Annotated[Literal["random1200", "lake"], Expected()] = "random1200"
-    """The split: MAML's random characters, or the data set's own alphabets."""
+    """Split by random characters, as for MAML, or by alphabets, as in the data set itself."""
     rotations: Flag = True
-    """Whether each character turned by 90, 180 and 270 degrees makes three more classes."""
+    """Whether to add three classes for each character: turned by 90, 180 and 270 degrees."""
 
 
 class Glyphs(Named):
-    """Characters drawn in the fonts of matplotlib: made on first use, without a network."""
+    """Characters drawn with the fonts of matplotlib, on first use; nothing is downloaded."""
 
     name: Literal["glyphs"]
 

@@ -46,18 +46,21 @@ DATA: dict[str, type[Options]] = {
 INTRODUCTION = """# Recipes
 
 A recipe is a YAML file that says how a learner is meta-trained and tested. `tfmeta train RECIPE
---output RUN` runs it; [models/](../models) has one for each published model. This page is written
-from the schema by `python -m tfmeta.recipes.document docs/recipes.md`.
+--output RUN` runs it and writes the results into the folder `RUN`. [models/](../models) has a
+recipe for each preset, and more. This page is generated from the code that checks recipes, by
+`python -m tfmeta.recipes.document docs/recipes.md`.
 
-- A recipe has nine keys, and all of them are needed: `name`, `data`, `episodes`, `network`,
-  `learner`, `training`, `validation`, `evaluation` and `protocol`.
-- Data, networks, learners and inner rules are chosen by their name and take options beside it:
-  `{name: conv4, filters: 32}`. An inner rule without options may be given by its name alone.
-- Optimizers and losses are Keras's own: a name such as `adam`, or Keras's serialisation
-  `{class_name: Adam, config: {learning_rate: 0.001}}`.
-- Numbers are those of YAML 1.2: `1e-3` is a number.
-- A wrong key or value is refused at once, with its path, what was expected and what was given. For
-  example: `learner: inner_steps must be an integer ≥ 0; got 'two'.`
+- A recipe has nine keys, all of them required: `name`, `data`, `episodes`, `network`, `learner`,
+  `training`, `validation`, `evaluation` and `protocol`.
+- Data, networks, learners and inner rules (how an inner step changes the weights) are chosen by
+  name, with their options next to it: `{name: conv4, filters: 32}`. For an inner rule without
+  options, the name alone is enough.
+- Optimizers and losses are Keras's own, given by a name such as `adam`, or as Keras serialises
+  them: `{class_name: Adam, config: {learning_rate: 0.001}}`.
+- Numbers are read as in YAML 1.2, so `1e-3` is a number.
+- A wrong key or value is refused before training starts. The error says where it is, what was
+  expected and what was given. For example:
+  `learner: inner_steps must be an integer ≥ 0; got 'two'.`
 
 ## A complete example
 
@@ -105,8 +108,9 @@ protocol: >-
 ## In Python
 
 `Recipe.load(path)` reads a recipe from a file or a folder, and `Recipe.from_dict` reads one from a
-dictionary. Neither imports TensorFlow. `prepare` loads the data and makes the learner;
-`tfmeta.training.train` does the rest.
+dictionary. `prepare` loads the data and makes the learner, for example to look at them before
+training. To train and test by a recipe, as `tfmeta train` does, pass the recipe to
+`tfmeta.training.train`.
 
 ```python
 from tfmeta.recipes import Recipe
@@ -142,8 +146,8 @@ def page() -> str:
         "\n## data\n",
         "`name` is one of the names below, the path of a folder, or the name of any TensorFlow "
         "Datasets data set with an image and a class label. Classes are split into training, "
-        "validation and test classes. Regression tasks have no classes: their splits draw from "
-        "other seeds.",
+        "validation and test classes. Regression tasks have no classes: each split draws its tasks "
+        "with a seed of its own.",
         *_choices("data", DATA),
         "\n### image_format\n",
         *_section("image_format", data.ImageFormat),
@@ -154,8 +158,8 @@ def page() -> str:
         "\nFor regression tasks:\n",
         *_section("episodes", data.RegressionEpisodes),
         "\n## network\n",
-        "The network gets one output per class of the largest episode, and one for regression. For "
-        "a learner that takes an encoder, it ends in features.",
+        "The network gets as many outputs as the largest episode has classes, or one for "
+        "regression. For a learner that takes an encoder, it outputs features instead.",
         *_choices("network", NETWORKS),
         "\n## learner",
         *_choices("learner", LEARNERS),
@@ -216,7 +220,7 @@ def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
         if key == "name" and not issubclass(model, schema.Recipe):
             continue
         if field.is_required():
-            default = "needed"
+            default = "required"
         elif inherited is not None and (field.default is None or key in sizes):
             default = inherited if key != "inner_steps" or key in sizes else "null"
         else:
