@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 import tfmeta
-from tfmeta import cards, preset_files, presets
+from tfmeta import cards, preset_files, presets, zoo
 from tfmeta.cards import BEGIN, END, measured, write_card
 from tfmeta.recipes import Recipe
 from tfmeta.report import Evaluation, Report
@@ -268,7 +268,7 @@ def test_a_row_of_the_zoo_shows_the_setting_that_it_asks_for(tmp_path, monkeypat
     (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(evaluation))
     other = result(0.7, data={"name": "omniglot"})
     (tmp_path / "mine" / "evaluation_as_maml_x.json").write_text(json.dumps(other))
-    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    monkeypatch.setattr(zoo, "list_presets", lambda: ["mine"])
     rows = [
         {"paper": 98.7, "floor": 95, "note": "ours", "shortfall": "fewer steps"},
         {"step": 1, "floor": 20},
@@ -309,7 +309,7 @@ def test_an_error_above_its_floor_needs_a_reason_too(tmp_path, monkeypatch):
     (tmp_path / "mine").mkdir()
     regression = {**result(0.6, data={"name": "lines"}), "metric": "mean_squared_error"}
     (tmp_path / "mine" / "evaluation.json").write_text(json.dumps(regression))
-    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    monkeypatch.setattr(zoo, "list_presets", lambda: ["mine"])
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.61}]}))
     assert "| 0.6000 ± 0.0012 | – | 0.61 |" in zoo_table(tmp_path, "models")
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.59}]}))
@@ -323,7 +323,7 @@ def test_a_result_that_is_not_finite_misses_its_floor(tmp_path, monkeypatch, met
     diverged = Evaluation.of(metric, np.array([0.9, np.inf]))
     diverged = dataclasses.replace(diverged, episodes={"n_shot": 1})
     Report((diverged,), data={"name": "lines"}).write(tmp_path / "mine" / "evaluation.json")
-    monkeypatch.setattr(presets, "list_presets", lambda: ["mine"])
+    monkeypatch.setattr(zoo, "list_presets", lambda: ["mine"])
     (tmp_path / "published.yaml").write_text(yaml.safe_dump({"mine": [{"floor": 0.5}]}))
     with pytest.raises(ValueError, match=r"expected to reach 0\.5 .*has not finite"):
         zoo_table(tmp_path, "models")
