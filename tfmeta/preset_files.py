@@ -81,7 +81,7 @@ def save(
     folder = Path(folder).expanduser()
     if not learner.built:
         raise ValueError("The learner has no weights yet: train it, or call it once, to save it.")
-    with new_folders(folder), locked(folder, keep_file=False):
+    with new_folders(folder, keep_file=False), locked(folder, keep_file=False):
         if (folder / PRESET).exists():
             raise ValueError(
                 f"{folder} holds a preset already: remove it, or choose another folder."
@@ -233,7 +233,7 @@ def checked_bytes(folder: Path) -> bytes:
         ValueError: If `learner.keras` is missing, truncated or altered, or `preset.json` is broken.
         OSError: If a file cannot be read.
     """
-    expected = read_values(folder)["sha256"]
+    expected = read(folder).sha256
     file = folder / LEARNER
     if not file.is_file():
         raise ValueError(f"{folder} lacks its {LEARNER}: copy or download it again.")

@@ -203,13 +203,14 @@ def _making(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def new_folders(folder: Path) -> Iterator[list[Path]]:
+def new_folders(folder: Path, keep_file: bool = True) -> Iterator[list[Path]]:
     """Yields the folders among `folder` and its parents that do not exist yet.
 
     If an exception passes, those that were made meanwhile are removed, unless they hold files.
 
     Args:
         folder: Path. The folder.
+        keep_file: bool. As in `locked`. Defaults to True.
 
     Yields:
         list of Path. The missing folders, the deepest first.
@@ -220,7 +221,7 @@ def new_folders(folder: Path) -> Iterator[list[Path]]:
     except BaseException:
         with suppress(OSError):
             if missing:
-                with locked(folder):
+                with locked(folder, keep_file):
                     if [path.name for path in folder.iterdir()] == [LOCK]:
                         _unlink_if_possible(folder / LOCK)
             for path in missing:
