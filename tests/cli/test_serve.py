@@ -71,6 +71,7 @@ def test_a_refused_task_is_learned_again_by_the_command_that_the_error_names(
     assert output.is_dir()
 
 
+@pytest.mark.large
 def test_a_transductive_learner_can_be_exported_as_it_is(succeeds, fails, transductive, tmp_path):
     output = tmp_path / "servables" / "pictures"
     succeeds("export", transductive, "--output", output, "--allow-transductive")

@@ -38,12 +38,16 @@ def test_a_run_becomes_a_preset_that_all_commands_take(succeeds, tfmeta, fails, 
 
 
 def test_the_servable_of_a_transductive_learner_is_in_the_mode_for_servers(
-    succeeds, fails, transductive, tmp_path
+    succeeds, transductive, tmp_path
 ):
     succeeds("publish", transductive, "--output", tmp_path / "preset")
     assert presets.from_preset(tmp_path / "preset").batch_norm == "transductive"
     # Refused if transductive.
     succeeds("serving", "check", tmp_path / "preset" / "servable")
+
+
+@pytest.mark.large
+def test_a_servable_is_transductive_if_that_is_asked_for(succeeds, fails, transductive, tmp_path):
     as_it_is = ("--output", tmp_path / "other", "--batch-norm", "transductive")
     succeeds("publish", transductive, *as_it_is)
     fails(["serving", "check", tmp_path / "other" / "servable"], "depend")
