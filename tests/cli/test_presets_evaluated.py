@@ -12,8 +12,8 @@ from tfmeta import learners, presets
 
 MODELS = Path(__file__).parents[2] / "models"
 
-# Regression and images, learners that take steps and that compare, and one that is tested by another
-# preset's recipe. The others are in the large tier.
+# Regression and images, learners that take steps and that compare, and one that is tested by the
+# recipe of another preset. The others are in the large tier.
 BY_DEFAULT = {
     ("maml_sinusoid", "evaluation.json"),
     ("maml_glyphs_5w1s", "evaluation_as_maml_omniglot_5w1s.json"),
