@@ -16,7 +16,7 @@ from learners_made_small import (
 )
 
 import tfmeta
-from tfmeta.testing import Case, checks, run
+from tfmeta.testing import CHECKS, Case, checks, run
 from tfmeta.testing.learner_runs import has_custom_training, is_transductive
 
 
@@ -184,10 +184,19 @@ def has_its_turn(case, check):
     return check not in IN_ONE_MODE or not case.name.endswith((", transductive", ", running"))
 
 
+def tier(case, check):
+    """Puts a check of a learner into the default tier in one mode; over learners, in all modes."""
+    name, _, mode = case.name.partition(", ")
+    if check in IN_ONE_MODE or mode not in MODES or name not in CLASSIFIERS:
+        return []
+    turn = (list(CLASSIFIERS).index(name) + list(CHECKS).index(check)) % len(MODES)
+    return [] if MODES[turn] == mode else [pytest.mark.large]
+
+
 @pytest.mark.parametrize(
     ("case", "check"),
     [
-        pytest.param(c, check, id=f"{c.name}-{check}")
+        pytest.param(c, check, id=f"{c.name}-{check}", marks=tier(c, check))
         for c in CASES
         for check in checks(c)
         if has_its_turn(c, check)
@@ -247,3 +256,13 @@ def test_collecting_the_checks_makes_no_learner(monkeypatch):
 
     monkeypatch.setattr(tfmeta.MetaLearner, "__init__", refuse)
     assert all(checks(dataclasses.replace(case)) for case in CASES)
+
+
+def test_every_check_is_in_the_default_tier_in_every_mode():
+    for check in set(CHECKS) - set(IN_ONE_MODE):
+        modes = {
+            case.name.partition(", ")[2]
+            for case in CASES
+            if check in checks(case) and case.name.endswith(MODES) and not tier(case, check)
+        }
+        assert modes >= {"support", "running"}, check
