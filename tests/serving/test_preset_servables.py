@@ -7,6 +7,7 @@ import tensorflow as tf
 
 import tfmeta
 from tfmeta.serving import ServableError, check, renew_servable, servable_of
+from tfmeta.versions import versions
 
 
 @pytest.fixture
@@ -34,11 +35,11 @@ def test_a_transductive_preset_is_served_in_the_mode_support(learner, tmp_path):
 def test_a_renewed_servable_replaces_the_old_one_and_a_failed_one_does_not(learner, tmp_path):
     assert renew_servable(tmp_path, learner) == tmp_path / "servable" / "1"
     assert renew_servable(tmp_path, learner) == tmp_path / "servable" / "2"
-    assert [path.name for path in (tmp_path / "servable").iterdir()] == ["2"]
+    assert versions(tmp_path / "servable") == [2]
     learner.encoder.set_weights([np.full_like(w, np.nan) for w in learner.encoder.get_weights()])
     with pytest.raises(ServableError):
         renew_servable(tmp_path, learner)
-    assert [path.name for path in (tmp_path / "servable").iterdir()] == ["2"]
+    assert versions(tmp_path / "servable") == [2]
 
 
 def test_a_preset_without_a_servable_is_told(tmp_path):
