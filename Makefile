@@ -39,7 +39,7 @@ checked: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The learners with the oldest versions that setup.cfg admits. Python 3.13 has no such TensorFlow.
+# The learners with the oldest versions that setup.cfg admits.
 OLDEST := .venv-oldest/bin/python
 .venv-oldest/installed: setup.cfg setup.py pyproject.toml tests/oldest.py
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
