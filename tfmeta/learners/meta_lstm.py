@@ -54,12 +54,12 @@ class MetaLSTM(InnerLoopLearner):
 
     Example:
 
-    >>> import tfmeta
+    >>> import numpy as np, tfmeta
     >>> learner = MetaLSTM(tfmeta.backbones.mlp(), inner_steps=3, inner_loss="mse")
     >>> learner.compile(keras.optimizers.Adam(1e-3, global_clipnorm=0.25), loss="mse")
     >>> tasks = tfmeta.data.load("sinusoid").episodes(n_shot=5, meta_batch_size=1, seed=0)
     >>> history = learner.fit(tasks, steps_per_epoch=2, shuffle=False, verbose=0)
-    >>> learner.adapt([[0.0], [1.0]], [[0.0], [0.8]]).predict(tf.zeros([3, 1]), verbose=0).shape
+    >>> learner.adapt([[0.0], [1.0]], [[0.0], [0.8]]).predict(np.zeros([3, 1]), verbose=0).shape
     (3, 1)
     """
 
