@@ -87,6 +87,20 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     terminalreporter.write_line(f"{ran} tests ran; {late} did not, because time ran out.")
 
 
+# === Random numbers ===
+
+BEGINNINGS: dict[int, Any] = {}
+
+
+@pytest.fixture(autouse=True)
+def same_numbers_in_any_order(request: pytest.FixtureRequest) -> None:
+    """A module's `RNG` starts anew for each test, whichever tests ran before it in this process."""
+    rng = getattr(getattr(request.node, "module", None), "RNG", None)
+    if isinstance(rng, np.random.Generator):
+        bits = rng.bit_generator
+        bits.state = BEGINNINGS.setdefault(id(rng), bits.state)
+
+
 # === Data ===
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
+import pytest
 
 import tfmeta
 from tfmeta import backbones
@@ -68,6 +69,15 @@ def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLe
     else:
         arguments = [networks.network()]
     return tfmeta.learners.get(name)(*arguments, **{**OPTIONS[name], **options})
+
+
+def each_with_one_mode(values: Iterable[Any]) -> list[Any]:
+    """Parameters (value, mode): each value in one mode; the large tier has the other modes."""
+    return [
+        pytest.param(value, mode, marks=[] if i % len(MODES) == j else [pytest.mark.large])
+        for i, value in enumerate(values)
+        for j, mode in enumerate(MODES)
+    ]
 
 
 # === Dense networks, for examples of the shape (4,) ===

@@ -45,7 +45,14 @@ def test_there_are_recipes_of_each_source() -> None:
     assert {Recipe.load(MODELS / name).data.name for name in NAMES} == set(SOURCES)
 
 
-@pytest.mark.parametrize("name", NAMES)
+# By default those; the large tier has the others.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in AT_FULL_SIZE else [pytest.mark.large])
+        for name in NAMES
+    ],
+)
 def test_the_recipe_trains_and_tests(
     name: str,
     mini_imagenet_dir: Path,

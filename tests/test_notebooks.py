@@ -79,6 +79,7 @@ def test_the_quickstart_learns_to_learn(run, glyphs_dir, monkeypatch):
     assert abs(adapted - evaluated) < 0.05
 
 
+@pytest.mark.large
 def test_the_servables_of_a_preset_recognise_what_it_never_saw(run):
     executed = run("from_preset_to_servable", **SMALL["from_preset_to_servable"])
     (accuracy,) = numbers(r"accuracy of the answers: (\S+)\n", executed)

@@ -207,7 +207,17 @@ def test_the_zoo_is_small():
     assert sum(sizes) < 40 * 2**20
 
 
-@pytest.mark.parametrize("name", presets.list_presets())
+# Regression and classification, inner steps and comparison; the large tier has the others.
+BY_DEFAULT = ("maml_glyphs_5w1s", "meta_sgd_sinusoid", "relation_network_omniglot_20w1s")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in BY_DEFAULT else [pytest.mark.large])
+        for name in presets.list_presets()
+    ],
+)
 def test_the_servable_of_a_preset_answers_as_the_preset(name):
     # A server wants answers that do not depend on the other queries.
     learner = served_learner(tfmeta.from_preset(name))

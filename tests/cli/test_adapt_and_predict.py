@@ -98,15 +98,13 @@ LEARNERS = {
 }
 
 
-# One of each family; the large tier has the others.
+# One that takes inner steps and one that compares; the large tier has the others.
 @pytest.mark.parametrize(
     "name",
     [
         pytest.param(
             name,
-            marks=[]
-            if name in ("anil", "maml_plus_plus", "relation_network", "reptile")
-            else [pytest.mark.large],
+            marks=[] if name in ("anil", "prototypical_network") else [pytest.mark.large],
         )
         for name in learners.BY_NAME
     ],

@@ -12,12 +12,10 @@ from tfmeta import learners, presets
 
 MODELS = Path(__file__).parents[2] / "models"
 
-# Regression and images, learners that take steps and that compare, and one that is tested by the
-# recipe of another preset. The others are in the large tier.
+# Regression and images, a learner that takes steps and one that compares. The large tier has the
+# others, also those that are tested by the recipe of another preset.
 BY_DEFAULT = {
     ("maml_sinusoid", "evaluation.json"),
-    ("maml_glyphs_5w1s", "evaluation_as_maml_omniglot_5w1s.json"),
-    ("meta_sgd_sinusoid", "evaluation.json"),
     ("prototypical_network_glyphs", "evaluation.json"),
 }
 ALL = [

@@ -41,6 +41,7 @@ def commands_in(error):
     return shlex.split(error.split("`")[1])
 
 
+@pytest.mark.large
 def test_a_refused_learner_is_exported_by_the_command_that_the_error_names(
     tfmeta, succeeds, fails, transductive, tmp_path
 ):

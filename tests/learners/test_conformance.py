@@ -164,6 +164,8 @@ CASES = [
 ]
 
 
+LARGE = [pytest.mark.large]
+
 # These checks run in one mode only. Most are of what no mode of batch norm affects. `task_order` is
 # implied by `meta_batch_size`, which compares a step on all tasks with a mean, which has no order.
 # Half precision, and that no variable changes outside of training, are checked in the mode that
@@ -184,13 +186,36 @@ def has_its_turn(case, check):
     return check not in IN_ONE_MODE or not case.name.endswith((", transductive", ", running"))
 
 
+# These train, differentiate or trace a learner, which takes most of the time.
+LONG = (
+    "eager_equals_graph",
+    "train_step_equals_default",
+    "task_order",
+    "meta_batch_size",
+    "masking",
+    "call_changes_nothing",
+    "keras_round_trip",
+    "adapted_model",
+    "float64",
+    "mixed_bfloat16",
+    "learning",
+)
+
+
 def tier(case, check):
-    """Puts a check of a learner into the default tier in one mode; over learners, in all modes."""
+    """Deals out the checks of a learner: the default tier has a share, the large one has the rest.
+
+    Of a check, the default tier has one mode per learner; over the learners, it has all modes. Of a
+    long check it has every second classifier, and every third of the other cases.
+    """
     name, _, mode = case.name.partition(", ")
-    if check in IN_ONE_MODE or mode not in MODES or name not in CLASSIFIERS:
-        return []
-    turn = (list(CLASSIFIERS).index(name) + list(CHECKS).index(check)) % len(MODES)
-    return [] if MODES[turn] == mode else [pytest.mark.large]
+    order = list(CHECKS).index(check)
+    if mode not in MODES or name not in CLASSIFIERS:
+        return [] if check not in LONG or (CASES.index(case) + order) % 3 == 0 else LARGE
+    turn = list(CLASSIFIERS).index(name) + order
+    if check in LONG and turn % 2:
+        return LARGE
+    return [] if check in IN_ONE_MODE or MODES[turn % len(MODES)] == mode else LARGE
 
 
 @pytest.mark.parametrize(

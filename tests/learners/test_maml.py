@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import each_with_one_mode
 
 import tfmeta
 
@@ -117,8 +118,7 @@ def cross_entropy(logits, labels):
     return -np.take_along_axis(log_p, labels[..., None], axis=-1).mean()
 
 
-@pytest.mark.parametrize("batch_norm", ["transductive", "support", "running"])
-@pytest.mark.parametrize("steps", [1, 2, 5])
+@pytest.mark.parametrize(("steps", "batch_norm"), each_with_one_mode([1, 2, 5]))
 @pytest.mark.usefixtures("float64")
 def test_meta_gradient_is_the_finite_difference(steps, batch_norm):
     keras.utils.set_random_seed(0)
@@ -397,11 +397,12 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize("batch_norm", ["transductive", "support", "running"])
-@pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(("network", "batch_norm"), each_with_one_mode(NETWORKS))
 def test_any_keras_model_trains_adapts_saves_and_loads(network, batch_norm, tmp_path):
     keras.utils.set_random_seed(0)
-    learner = tfmeta.MAML(network(), inner_learning_rate=0.1, inner_steps=2, batch_norm=batch_norm)
+    learner = tfmeta.MAML(
+        NETWORKS[network](), inner_learning_rate=0.1, inner_steps=2, batch_norm=batch_norm
+    )
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     learner.compile(optimizer=keras.optimizers.Adam(0.01), loss=loss, metrics=["accuracy"])
     inputs, query_y = classification_tasks(n_tasks=4, dtype="float32")

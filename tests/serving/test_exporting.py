@@ -36,7 +36,14 @@ def episodes(learner, n_tasks, n_support, n_query, n_way=5):
     }
 
 
-@pytest.mark.parametrize("name", LEARNERS)
+# Inner steps and comparison, classes and values; the large tier has the others.
+BY_DEFAULT = ("anil", "prototypical_network", "maml_regression")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=[] if n in BY_DEFAULT else [pytest.mark.large]) for n in LEARNERS],
+)
 def test_a_learner_adapts_in_a_process_without_tensorflow(name, exported):
     learner, weights, version = exported(name)
     key = {"logits": "logits", "scores": "scores", "values": "predictions"}[learner.output_kind]

@@ -35,7 +35,17 @@ def assert_same_in_onnx(model, path):
     assert np.ptp(expected) > 3e-4
 
 
-@pytest.mark.parametrize("name", sorted(LEARNERS.keys() - {"maml_regression"}))
+# One that takes inner steps and two that compare; the large tier has the others.
+BY_DEFAULT = ("maml", "full_context", "relation_network")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[] if name in BY_DEFAULT else [pytest.mark.large])
+        for name in sorted(LEARNERS.keys() - {"maml_regression"})
+    ],
+)
 def test_an_adapted_model_predicts_the_same_in_onnx(name, tmp_path):
     assert_same_in_onnx(adapted(LEARNERS[name]()), str(tmp_path / "task.onnx"))
 
