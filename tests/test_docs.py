@@ -163,8 +163,19 @@ def test_the_readme_has_shell_blocks_that_adapt_and_that_train():
 # === The pages' snippets, in their order ===
 
 
+# The default tier has the pages that a reader opens first.
+FIRST_PAGES = ("guide.md", "zoo.md", "recipes.md", "cli.md")
+
+
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, id=page.name) for page in PAGES if SNIPPETS[page]]
+    "page",
+    [
+        pytest.param(
+            page, id=page.name, marks=[] if page.name in FIRST_PAGES else [pytest.mark.large]
+        )
+        for page in PAGES
+        if SNIPPETS[page]
+    ],
 )
 @pytest.mark.usefixtures("reader", "few_steps")
 def test_snippets_run(page):

@@ -69,6 +69,7 @@ def run(tmp_path, monkeypatch):
     return run
 
 
+@pytest.mark.large
 def test_the_quickstart_learns_to_learn(run, glyphs_dir, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(glyphs_dir))
     executed = run("quickstart", **SMALL["quickstart"])

@@ -576,6 +576,7 @@ def test_a_broken_download_leaves_nothing(server, saved, tmp_path):
     assert cached(tmp_path) == []
 
 
+@pytest.mark.large
 def test_after_a_download_was_killed_the_next_one_works(server, saved, tmp_path):
     code = f"import tfmeta; tfmeta.from_preset('{server.address}/mine')"
     process = subprocess.Popen([sys.executable, "-c", code])
@@ -597,6 +598,7 @@ def test_an_unknown_certificate_is_refused(server, monkeypatch):
         tfmeta.from_preset(f"{server.address}/mine")
 
 
+@pytest.mark.large
 def test_processes_that_download_at_once_do_not_disturb_each_other(server):
     code = f"import tfmeta; print(tfmeta.from_preset('{server.address}/mine').inner_steps)"
     command = [sys.executable, "-c", code]

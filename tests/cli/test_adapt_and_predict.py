@@ -98,14 +98,11 @@ LEARNERS = {
 }
 
 
-# One that takes inner steps and one that compares; the large tier has the others.
+# One whose network takes more than images; the large tier has the others.
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(
-            name,
-            marks=[] if name in ("anil", "prototypical_network") else [pytest.mark.large],
-        )
+        pytest.param(name, marks=[] if name == "cavia" else [pytest.mark.large])
         for name in learners.BY_NAME
     ],
 )

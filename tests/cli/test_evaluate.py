@@ -129,6 +129,7 @@ def test_a_learner_is_tested_as_another_recipe_says(
     )
 
 
+@pytest.mark.large
 def test_a_learner_is_tested_as_one_of_another_kind_is(
     succeeds, fails, trained, two_digits, digits, tmp_path
 ):

@@ -37,6 +37,7 @@ def test_a_run_becomes_a_preset_that_all_commands_take(succeeds, tfmeta, fails, 
     fails(["publish", waves, "--output", preset], "holds a preset already")
 
 
+@pytest.mark.large
 def test_the_servable_of_a_transductive_learner_is_in_the_mode_for_servers(
     succeeds, transductive, tmp_path
 ):

@@ -168,6 +168,7 @@ def test_two_builds_are_identical(images: np.ndarray, points: list[int]) -> None
         assert order(drawn[..., 0]) == order(images[label])
 
 
+@pytest.mark.large
 def test_two_processes_choose_and_draw_the_same() -> None:
     here = Path(__file__)
     paths = [str(here.parents[2]), str(here.parent)]

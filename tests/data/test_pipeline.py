@@ -42,12 +42,20 @@ RANGED = {
 }
 
 
-@pytest.fixture(params=SOURCES)
+def bare_and_classes(sources: dict[str, Any]) -> list[Any]:
+    """The names of the sources; regression tasks are in the large tier."""
+    return [
+        pytest.param(name, marks=[pytest.mark.large] if name == "linear" else [])
+        for name in sources
+    ]
+
+
+@pytest.fixture(params=bare_and_classes(SOURCES))
 def source(request: pytest.FixtureRequest) -> Any:
     return SOURCES[request.param]
 
 
-@pytest.fixture(params=RANGED)
+@pytest.fixture(params=bare_and_classes(RANGED))
 def ranged(request: pytest.FixtureRequest) -> Any:
     return RANGED[request.param]
 

@@ -206,16 +206,17 @@ def tier(case, check):
     """Deals out the checks of a learner: the default tier has a share, the large one has the rest.
 
     Of a check, the default tier has one mode per learner; over the learners, it has all modes. Of a
-    long check it has every second classifier, and every third of the other cases.
+    long check it has three or four classifiers in a row, and every fourth of the other cases.
     """
     name, _, mode = case.name.partition(", ")
     order = list(CHECKS).index(check)
     if mode not in MODES or name not in CLASSIFIERS:
-        return [] if check not in LONG or (CASES.index(case) + order) % 3 == 0 else LARGE
-    turn = list(CLASSIFIERS).index(name) + order
-    if check in LONG and turn % 2:
+        return [] if check not in LONG or (CASES.index(case) + order) % 4 == 0 else LARGE
+    number = list(CLASSIFIERS).index(name)
+    if check in LONG and (number // 3 + order) % 3:
         return LARGE
-    return [] if check in IN_ONE_MODE or MODES[turn % len(MODES)] == mode else LARGE
+    its_mode = MODES[(number + order) % len(MODES)]
+    return [] if check in IN_ONE_MODE or mode == its_mode else LARGE
 
 
 @pytest.mark.parametrize(

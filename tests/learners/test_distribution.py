@@ -4,6 +4,8 @@ import subprocess
 import sys
 import textwrap
 
+import pytest
+
 SCRIPT = """
     import numpy as np
     import tensorflow as tf
@@ -51,6 +53,7 @@ SCRIPT = """
 """
 
 
+@pytest.mark.large
 def test_two_replicas_take_the_step_of_one():
     """Weights, moving averages, the reported loss and metrics."""
     subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], check=True)

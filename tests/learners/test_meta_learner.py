@@ -54,7 +54,10 @@ def squared_softmax_error(y_true, y_pred):
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize("batch_norm", ["transductive", "support", "running"])
+@pytest.mark.parametrize(
+    "batch_norm",
+    [*(pytest.param(m, marks=pytest.mark.large) for m in ("transductive", "running")), "support"],
+)
 @pytest.mark.parametrize(
     "loss",
     [

@@ -73,6 +73,7 @@ def network(n_outputs=3):
     return keras.Sequential([keras.Input((4,)), *layers])
 
 
+@pytest.mark.large
 def test_adapted_models_load_and_predict_in_a_process_without_tfmeta(tmp_path):
     keras.utils.set_random_seed(0)
     options = {"batch_norm": "support", "inner_steps": 2}

@@ -160,7 +160,9 @@ def test_only_a_plain_convolution_is_normalised_by_its_kernel(
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["maml", "relation_network"])
+@pytest.mark.parametrize(
+    "name", ["maml", pytest.param("relation_network", marks=pytest.mark.large)]
+)
 def test_the_compiled_float32_step_has_the_float64_gradient(name, float64):
     """Its kernels are others, fused ones."""
 

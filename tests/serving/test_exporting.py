@@ -36,8 +36,8 @@ def episodes(learner, n_tasks, n_support, n_query, n_way=5):
     }
 
 
-# Inner steps and comparison, classes and values; the large tier has the others.
-BY_DEFAULT = ("anil", "prototypical_network", "maml_regression")
+# Comparison and inner steps, classes and values; the large tier has the others.
+BY_DEFAULT = ("prototypical_network", "maml_regression")
 
 
 @pytest.mark.parametrize(
@@ -325,6 +325,7 @@ def test_arguments_that_do_not_fit_are_told(task, tmp_path):
 # === Rounding ===
 
 
+@pytest.mark.large
 def test_rounding_that_inner_steps_enlarge_is_no_disagreement(tmp_path):
     # With these weights, the answers of two kinds of kernels differ by 5e-4.
     keras.utils.set_random_seed(0)

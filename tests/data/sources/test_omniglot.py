@@ -59,6 +59,7 @@ def alphabets(names: set[str]) -> set[str]:
     return {name.rsplit("_", 1)[0] for name in names}
 
 
+@pytest.mark.large
 def test_omniglot_has_1100_100_and_423_characters_in_four_rotations(
     omniglot: dict[str, ClassDataset],
 ) -> None:
