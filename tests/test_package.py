@@ -238,7 +238,9 @@ print(json.dumps([tfmeta.list_presets(), len(opened), sorted(os.listdir(output))
 """
 
 
-@pytest.mark.parametrize("system", ["linux", "darwin", "win32"])
+@pytest.mark.parametrize(
+    "system", [pytest.param("linux", marks=pytest.mark.large), "darwin", "win32"]
+)
 def test_presets_are_listed_loaded_and_saved_on_each_system(system: str, tmp_path: Path) -> None:
     output = run(SIMULATED, system, "maml_sinusoid", tmp_path / "mine")
     names, n_opened, files = json.loads(output.splitlines()[-1])

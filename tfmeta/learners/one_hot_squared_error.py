@@ -12,6 +12,10 @@ import tensorflow as tf
 class OneHotSquaredError(keras.losses.Loss):
     """Computes the mean squared error between scores and one-hot labels.
 
+    The mean is over the columns of the scores. In a meta-batch whose tasks have different numbers
+    of classes, these are as many as the largest task has classes, so each score of a smaller task
+    counts for less than if that task were alone.
+
     Args:
         **kwargs: As in `keras.losses.Loss`: `reduction`, `name`.
 
