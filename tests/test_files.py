@@ -2,12 +2,15 @@
 
 import json
 import os
+import signal
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from tfmeta.files import replacing, write_json, write_text
+from tfmeta.files import replacing, scratch_beside, sweep, write_json, write_text
 
 
 def test_an_exception_leaves_the_old_file_and_no_temporary(tmp_path: Path) -> None:
@@ -89,3 +92,57 @@ def test_json_is_read_back_as_it_was(tmp_path: Path) -> None:
     text = (tmp_path / "x.json").read_text(encoding="utf-8")
     assert json.loads(text) == value
     assert "α" in text
+
+
+# === What killed processes leave ===
+
+KILLED_IN = """
+import os, pathlib, signal, sys
+sys.path.insert(0, "tfmeta")  # Without the package, whose import takes long.
+import files
+with files.{writer}(pathlib.Path(sys.argv[1])) as temporary:
+    {write}
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def kill_in(writer: str, write: str, path: Path) -> None:
+    program = KILLED_IN.format(writer=writer, write=write)
+    root = Path(__file__).parent.parent
+    child = subprocess.run([sys.executable, "-c", program, str(path)], cwd=root, timeout=100)
+    assert child.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("name", ["model.keras", "v1.2 of a model.keras", "no suffix"])
+def test_temporaries_of_killed_processes_are_swept_and_all_else_stays(
+    tmp_path: Path, name: str
+) -> None:
+    kill_in("replacing", "temporary.write_text('half')", tmp_path / name)
+    (left,) = tmp_path.iterdir()
+    others = [name, f"{left.name}.old", left.name.lstrip("."), left.name.replace("a", "g"), ".x"]
+    for other in {*others} - {left.name}:
+        (tmp_path / other).write_text("other")
+    sweep(tmp_path, ["other.keras"])
+    assert left.exists()
+    sweep(tmp_path, [name])
+    assert {p.name for p in tmp_path.iterdir()} == {*others} - {left.name}
+
+
+def test_a_folder_is_built_beside_and_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "new"
+    kill_in("scratch_beside", "(temporary / 'half').write_text('half')", path)
+    (left,) = (p for p in path.parent.iterdir() if p.is_dir())
+    with scratch_beside(path) as scratch:
+        assert not left.exists()
+        assert scratch.parent == path.parent
+        (scratch / "whole").mkdir()
+        with (
+            pytest.raises(ValueError, match="Another process is writing"),
+            scratch_beside(path),
+        ):
+            pass
+        (scratch / "whole").rename(path)
+    assert list(path.parent.iterdir()) == [path]
+    with pytest.raises(KeyError), scratch_beside(path):
+        raise KeyError("interrupted")
+    assert list(path.parent.iterdir()) == [path]

@@ -1,13 +1,15 @@
 """Task folders: what is written is read again, and what is broken is refused."""
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import tfmeta
 from tfmeta.data import ImageFormat
-from tfmeta.tasks import MODEL, TASK, Task, is_task, learn
+from tfmeta.tasks import MODEL, TASK, Task, learn
 
 
 @pytest.fixture(scope="module")
@@ -85,17 +87,74 @@ def test_a_new_task_replaces_an_old_one(learner, support, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == [MODEL, TASK]
 
 
-def test_a_model_is_never_read_with_the_names_of_another(learner, support, tmp_path, monkeypatch):
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+@pytest.mark.parametrize("at", range(1, 5))
+def test_a_task_that_is_replaced_is_the_old_one_or_the_new_one(
+    learner, support, tmp_path, monkeypatch, at
+):
+    """Whenever the process ends, and whatever a reader sees meanwhile."""
     folder = tmp_path / "task"
-    learn(learner, support).save(folder)
+    tasks = [learn(learner, support)]
+    tasks[0].save(folder)
+    support.write_text("1,0,0,0,8\n0,1,0,0,8\n0,0,1,0,9\n0,0,0,1,9\n")
+    tasks.append(learn(learner, support))
+    x = np.eye(4, dtype="float32")
+    seen = []
 
-    def full(*_):
-        raise OSError("No space left on device")
+    def look() -> None:
+        found = Task.load(folder)
+        expected = tasks[0] if found.class_names == ["-1", "8"] else tasks[1]
+        assert found.class_names == expected.class_names
+        np.testing.assert_allclose(found.outputs(x), expected.outputs(x), rtol=1e-5)
+        seen.append(found.class_names)
 
-    monkeypatch.setattr("tfmeta.tasks.write_json", full)
-    with pytest.raises(OSError, match="No space"):
-        learn(learner, support).save(folder)
-    assert not is_task(folder)
+    replace, count = Path.replace, 0
+
+    def replace_or_die(self, target):
+        nonlocal count
+        count += 1
+        look()
+        if count == at:
+            raise Killed
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replace_or_die)
+    if at < 4:
+        with pytest.raises(Killed):
+            tasks[1].save(folder)
+    else:
+        tasks[1].save(folder)
+    monkeypatch.undo()
+    look()
+    assert (seen[-1] == ["8", "9"]) == (at > 2)
+    # The next one leaves nothing of it.
+    tasks[1].save(folder)
+    assert Task.load(folder).class_names == ["8", "9"]
+    assert "before" not in json.loads((folder / TASK).read_text())
+    assert sorted(path.name for path in folder.iterdir()) == [MODEL, TASK]
+
+
+def test_a_model_that_is_not_that_of_the_task_is_told(learner, support, tmp_path):
+    learn(learner, support).save(tmp_path / "one")
+    support.write_text(support.read_text().replace("1,0", "2,0"))
+    learn(learner, support).save(tmp_path / "two")
+    shutil.copy(tmp_path / "one" / MODEL, tmp_path / "two" / MODEL)
+    with pytest.raises(ValueError, match=rf"two.{MODEL} was truncated or altered, or is of ano"):
+        Task.load(tmp_path / "two")
+
+
+def test_what_a_killed_writer_left_is_swept(learner, support, tmp_path):
+    (tmp_path / f".model.{'0' * 32}.keras").write_text("half")
+    (tmp_path / f".mine.{'0' * 32}.keras").write_text("mine")
+    learn(learner, support).save(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir() if p != support) == [
+        f".mine.{'0' * 32}.keras",
+        MODEL,
+        TASK,
+    ]
 
 
 @pytest.mark.parametrize(

@@ -1,16 +1,10 @@
-"""A run leaves what it says it does, and goes on after a kill as if there had been none.
+"""A run leaves what it says it does. How it resumes is tested in test_resuming.py."""
 
-Run as a script, this file is the run that is killed: see `killed_run`.
-"""
-
-import copy
-import csv
 import json
-import os
-import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -18,73 +12,16 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from tiny_runs import ALL_STATES, CONTENT, dropout_network, recipe_of, rows
 
 from tfmeta import training
 from tfmeta.evaluation import evaluate
 from tfmeta.recipes import Recipe, plan
-from tfmeta.training import epoch_saver, meta_training
+from tfmeta.signals import deferred
+from tfmeta.training import checkpoint, meta_training
+from tfmeta.training.checkpoint import Progress
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.run_folder import LOCK, held
-
-CONTENT: dict[str, Any] = {
-    "name": "tiny",
-    "data": {"name": "sinusoid"},
-    "episodes": {"n_shot": 4, "n_query": 5, "meta_batch_size": 3},
-    "network": {"name": "mlp", "hidden_units": [8]},
-    "learner": {"name": "maml", "inner_learning_rate": 0.01},
-    "training": {
-        "epochs": 4,
-        "steps_per_epoch": 3,
-        "optimizer": {"class_name": "Adam", "config": {"learning_rate": 0.01}},
-        "seed": 3,
-    },
-    "validation": {"n_query": 6, "n_episodes": 7},
-    "evaluation": {"n_query": 7, "n_episodes": 10, "inner_steps": 2},
-    "protocol": "a tiny one",
-}
-# With all that has to go on: dropout's seeds, moving averages, Adam's moments.
-DROPOUT: dict[str, Any] = {
-    **CONTENT,
-    "data": {"name": "digits"},
-    "episodes": {"n_way": 2, "n_shot": 2, "n_query": 3, "meta_batch_size": 3},
-    "network": {"name": "linear"},
-    "learner": {"name": "maml", "inner_learning_rate": 0.1, "batch_norm": "running"},
-}
-
-
-def recipe_of(content: dict[str, Any] = CONTENT, **changes: Any) -> Recipe:
-    content = copy.deepcopy(content)
-    content["training"].update(changes)
-    return Recipe.from_dict(content)
-
-
-def dropout_network(n_way: int, input_shape: Sequence[int]) -> keras.Model:
-    """The network that replaces `linear` in the tests."""
-    return keras.Sequential(
-        [
-            keras.Input(tuple(input_shape)),
-            keras.layers.Flatten(),
-            keras.layers.Dropout(0.2),
-            keras.layers.Dense(8),
-            keras.layers.BatchNormalization(),
-            keras.layers.ReLU(),
-            keras.layers.Dropout(0.3),
-            keras.layers.Dense(n_way),
-        ]
-    )
-
-
-def all_weights(path: Path) -> list[np.ndarray]:
-    model = keras.models.load_model(path)
-    variables = [*model.variables, *model.optimizer.variables]
-    assert len({v.path for v in model.optimizer.variables}) > 2
-    # Keras does not save the state of seeds; each epoch begins with its own.
-    return [np.asarray(v) for v in variables if v.name != "seed_generator_state"]
-
-
-def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "history.csv").open(newline="") as file:
-        return [{k: v for k, v in row.items() if k != "seconds"} for row in csv.DictReader(file)]
 
 
 @pytest.fixture(scope="module")
@@ -109,6 +46,7 @@ def test_a_run_leaves_all_its_files_and_no_temporary(run: Path) -> None:
         "history.csv",
         "learning_curve.png",
         "logs",
+        "previous.keras",
         "recipe.yaml",
         "run.json",
     ]
@@ -129,17 +67,20 @@ def test_the_details_tell_versions_and_preprocessing(run: Path) -> None:
     (session,) = details["sessions"]
     assert session == {
         "epoch": 0,
+        "step": 0,
         **{name: details[name] for name in ("machine", "versions", "threads")},
     }
 
 
-def test_the_details_list_the_classes_that_were_held_out(
+def test_the_details_list_the_classes_of_each_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
-    recipe = recipe_of(DROPOUT, epochs=1, steps_per_epoch=1)
+    recipe = recipe_of(ALL_STATES, epochs=1, steps_per_epoch=1)
     training.train(recipe, tmp_path)
     details = json.loads((tmp_path / "run.json").read_text())
+    for split, names in details["classes"].items():
+        assert names == plan.load_data(recipe, split).class_names
     assert details["data"] == {"train": 4, "validation": 2, "test": 4}
     assert details["test_classes"] == plan.load_data(recipe, "test").class_names
     out = capsys.readouterr().out
@@ -148,7 +89,9 @@ def test_the_details_list_the_classes_that_were_held_out(
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "now"])
-def test_each_session_of_a_resumed_run_is_kept(tmp_path: Path, version: str) -> None:
+def test_each_session_of_a_resumed_run_is_kept(
+    tmp_path: Path, version: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     class Stopped(Exception):
         pass
 
@@ -158,19 +101,21 @@ def test_each_session_of_a_resumed_run_is_kept(tmp_path: Path, version: str) -> 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(EpochSaver, "on_train_batch_begin", stop)
         with pytest.raises(Stopped):
-            training.train(recipe_of(), tmp_path)
+            training.train(recipe_of(epochs=1), tmp_path)
     details = json.loads((tmp_path / "run.json").read_text())
     details["machine"] = details["sessions"][0]["machine"] = "another one"
     if version == "0.1.0":
-        details = {k: v for k, v in details.items() if k not in ("data", "sessions")}
-        del details["test_classes"]
+        newer = ("classes", "data", "sessions", "test_classes")
+        details = {k: v for k, v in details.items() if k not in newer}
     (tmp_path / "run.json").write_text(json.dumps(details))
-    training.train(recipe_of(), tmp_path)
+    training.train(recipe_of(epochs=1), tmp_path)
     after = json.loads((tmp_path / "run.json").read_text())
     machines = [session["machine"] for session in after["sessions"]]
     assert machines == ["another one", after["machine"]]
     assert [s["epoch"] for s in after["sessions"]] == [None if version == "0.1.0" else 0, 0]
     assert training.about(tmp_path).example_shape == [1]
+    said = f"Since the session before: the machine was another one, is {after['machine']}."
+    assert said in capsys.readouterr().out
 
 
 def test_the_history_has_a_row_per_epoch(run: Path) -> None:
@@ -202,8 +147,12 @@ def test_the_evaluation_is_that_of_the_best_learner_on_test_episodes(run: Path) 
     assert (written["mean"], written["ci95"]) == pytest.approx((result.mean, result.ci95), rel=1e-5)
 
 
-def test_the_checkpoint_is_that_of_the_last_epoch(run: Path) -> None:
-    assert int(keras.models.load_model(run / "checkpoint.keras").optimizer.iterations) == 4 * 3
+def test_the_checkpoints_are_those_of_the_last_two_epochs(run: Path) -> None:
+    for name, epoch in (("checkpoint.keras", 4), ("previous.keras", 3)):
+        assert int(keras.models.load_model(run / name).optimizer.iterations) == epoch * 3
+        progress = checkpoint.read_progress(run / name)
+        assert progress is not None
+        assert (progress.epoch, progress.step, len(progress.history)) == (epoch, 0, epoch)
 
 
 def test_the_learner_that_was_best_on_validation_is_kept(run: Path) -> None:
@@ -225,6 +174,7 @@ def test_the_learner_that_was_best_on_validation_is_kept(run: Path) -> None:
         (False, [float("nan"), 0.4, 0.6, float("nan")], 2),
         (False, [float("inf"), 0.4, float("inf"), 0.3], 4),
         (True, [0.0, 0.0], 1),
+        (True, [float("nan"), float("nan")], 1),
     ],
 )
 def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
@@ -234,82 +184,44 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
     values: list[float],
     kept: int,
 ) -> None:
-    monkeypatch.setattr(epoch_saver, "save", lambda model, path: path.write_text(str(model)))
-    monkeypatch.setattr(EpochSaver, "model", None)
-    callback = EpochSaver(tmp_path, "val_x", higher_is_better, [])
+    class Learner:
+        stop_training, optimizer = False, keras.optimizers.SGD()
+
+        def __init__(self, epoch: int) -> None:
+            self.epoch = epoch
+
+        def save(self, path: Path) -> None:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("epoch", str(self.epoch))
+
+        def get_weights(self) -> list[np.ndarray]:
+            return [np.zeros(2)]
+
+    def epoch_in(name: str) -> int:
+        with zipfile.ZipFile(tmp_path / name) as archive:
+            return int(archive.read("epoch"))
+
+    metric = "val_accuracy" if higher_is_better else "val_loss"
+    with deferred() as deferral:
+        callback = EpochSaver(tmp_path, Progress({}), 1, not higher_is_better, deferral)
     callback._began = 0.0
     for epoch, value in enumerate(values):
-        monkeypatch.setattr(EpochSaver, "model", epoch + 1)
-        callback.on_epoch_end(epoch, {"loss": 1.0, "val_x": value})
-    assert (tmp_path / "best.keras").read_text() == str(kept)
-    assert (tmp_path / "checkpoint.keras").read_text() == str(len(values))
-
-
-# === Resuming ===
-
-
-def killed_run(folder: Path, point: str) -> None:
-    """Runs the recipe with dropout until it is killed at a point that leaves it half-way."""
-    plan.NETWORKS["linear"] = dropout_network
-
-    def kill() -> None:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    if point == "in an epoch":
-        # In the second step of the third epoch.
-        class Killed(EpochSaver):
-            def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-                if len(self.history) == 2 and batch == 1:
-                    kill()
-
-        meta_training.EpochSaver = Killed  # type: ignore[misc]
-    else:
-        # With the best learner and the history of the epoch written, but not yet the checkpoint.
-        save = epoch_saver.save
-
-        def save_or_die(learner: Any, path: Path) -> None:
-            if path.name == "checkpoint.keras" and learner.optimizer.iterations == 9:
-                path.with_name(".checkpoint.0.keras").write_text("half")
-                kill()
-            save(learner, path)
-
-        epoch_saver.save = save_or_die
-    training.train(recipe_of(DROPOUT), folder)
-
-
-def test_a_run_that_was_killed_goes_on_bit_by_bit_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    expected = training.train(recipe_of(DROPOUT), whole).own
-    for point, epochs_before in (("in an epoch", 2), ("before the checkpoint", 3)):
-        child = subprocess.run(
-            [sys.executable, __file__, str(killed), point],
-            capture_output=True,
-            text=True,
-            timeout=200,
-        )
-        assert child.returncode == -signal.SIGKILL, child.stderr
-        assert rows(killed) == rows(whole)[:epochs_before]
-        assert int(keras.models.load_model(killed / "checkpoint.keras").optimizer.iterations) == 6
-    result = training.train(recipe_of(DROPOUT), killed).own
-
-    assert rows(killed) == rows(whole)
-    assert len({row["loss"] for row in rows(whole)}) == 4
-    for name in ("best.keras", "checkpoint.keras"):
-        weights, resumed = all_weights(whole / name), all_weights(killed / name)
-        for i, (a, b) in enumerate(zip(weights, resumed, strict=True)):
-            np.testing.assert_array_equal(a, b, err_msg=f"{name}: {i}")
-    np.testing.assert_array_equal(result.values, expected.values)
+        monkeypatch.setattr(EpochSaver, "model", Learner(epoch + 1))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            callback.on_epoch_end(epoch, {"loss": 1.0, metric: value})
+        assert bool(caught) == (not np.isfinite(value))
+    assert epoch_in("best.keras") == callback.progress.best_epoch == kept
+    assert epoch_in("checkpoint.keras") == len(values)
 
 
 def test_dropout_masks_differ_between_epochs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
-    learner = plan.make_learner(recipe_of(DROPOUT), (8, 8, 1))
-    callback = EpochSaver(tmp_path, "val_loss", False, [])
+    learner = plan.make_learner(recipe_of(ALL_STATES), (8, 8, 1))
+    with deferred() as deferral:
+        callback = EpochSaver(tmp_path, Progress({}), 3, False, deferral)
     callback.set_model(learner)
     seeds = []
     for epoch in (0, 1, 1):
@@ -354,12 +266,13 @@ def test_the_folder_of_another_recipe_is_left_alone(run: Path) -> None:
 
 def test_a_folder_that_another_process_trains_into_is_refused_and_left_alone(run: Path) -> None:
     before = {p: p.read_bytes() for p in run.rglob("*") if p.is_file() and p.name != LOCK}
+    # Not `held`, whose import takes seconds.
     program = (
-        "import sys, pathlib; from tfmeta.training.run_folder import held\n"
-        "with held(pathlib.Path(sys.argv[1])): print('held', flush=True); sys.stdin.read()"
+        "import sys, filelock\n"
+        "with filelock.FileLock(sys.argv[1]): print('held', flush=True); sys.stdin.read()"
     )
     with subprocess.Popen(
-        [sys.executable, "-c", program, str(run)],
+        [sys.executable, "-c", program, str(run / LOCK)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -419,6 +332,18 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     monkeypatch.setattr(meta_training, "EpochSaver", Exploding)
     with pytest.raises(ValueError, match=r"loss became nan in epoch 2\. Lower the inner or the ou"):
         training.train(recipe_of(), tmp_path)
+    monkeypatch.undo()
+
+    class Spoilt(EpochSaver):
+        def on_test_begin(self, logs: Any = None) -> None:
+            super().on_test_begin(logs)
+            # The last step may spoil a weight after a loss that was finite.
+            bias = self.model.trainable_variables[-1]
+            bias.assign(bias * float("nan"))
+
+    monkeypatch.setattr(meta_training, "EpochSaver", Spoilt)
+    with pytest.raises(ValueError, match=r"A weight became infinite or NaN in epoch 2\. Lower"):
+        training.train(recipe_of(), tmp_path)
     kept = keras.models.load_model(tmp_path / "checkpoint.keras")
     assert int(kept.optimizer.iterations) == 3
     assert all(np.isfinite(w).all() for w in kept.get_weights())
@@ -435,7 +360,3 @@ def test_more_epochs_are_another_recipe(run: Path) -> None:
     with pytest.raises(ValueError, match="another recipe"):
         training.train(more, run)
     assert yaml.safe_load((run / "recipe.yaml").read_text())["training"]["epochs"] == 4
-
-
-if __name__ == "__main__":
-    killed_run(Path(sys.argv[1]), sys.argv[2])

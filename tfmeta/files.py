@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
+import shutil
+import stat
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+# What `replacing` calls a temporary file: stem, a unique number and the suffix.
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{32}(\.[^.]*)?")
 
 
 @contextmanager
@@ -45,6 +52,62 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def sweep(folder: Path, names: Collection[str]) -> None:
+    """Deletes the temporary files that processes left when they were killed in `replacing`.
+
+    The caller must keep others from writing these files meanwhile, by a lock.
+
+    Args:
+        folder: Path. The folder of the files; it must exist.
+        names: collection of str. The files' names; temporaries of other files stay.
+    """
+    for path in folder.iterdir():
+        match = TEMPORARY.fullmatch(path.name)
+        if match and match[1] + (match[2] or "") in names:
+            path.unlink(missing_ok=True)
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Yields a new folder beside `path`, in which to build what will be renamed to `path`.
+
+    It is on the same disk, so that renaming is atomic. Nobody else may build `path` meanwhile. What
+    a killed process left is removed.
+
+    Args:
+        path: Path. What will be built. Missing parents are made.
+
+    Yields:
+        Path. The folder. It is removed at the end, with all that is left in it.
+
+    Raises:
+        ValueError: If another process builds `path`.
+    """
+    import filelock  # Late, because it takes long, and most users of this module need no locks.
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{path.name}.making-"
+    lock = filelock.FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        raise ValueError(f"Another process is writing {path}: wait for it.") from None
+    try:
+        for left in [p for p in path.parent.iterdir() if p.name.startswith(prefix)]:
+            shutil.rmtree(left, ignore_errors=True)
+        scratch = path.with_name(prefix + uuid.uuid4().hex)
+        scratch.mkdir()
+        try:
+            yield scratch
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    finally:
+        # Windows cannot delete it while it is open; there, filelock does it at the release.
+        with suppress(OSError):
+            Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a UTF-8 text file, replacing it as a whole.
 
@@ -79,6 +142,30 @@ def json_text(value: Any) -> str:
         TypeError: If `json` cannot write the value.
     """
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 digest of a file, in hexadecimal.
+
+    Args:
+        path: Path. The file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sync_tree(path: Path) -> None:
+    """Flushes a file, or a folder and its content, to the disk. Links are not followed.
+
+    Args:
+        path: Path. The file or folder; it must exist.
+    """
+    mode = path.lstat().st_mode
+    if stat.S_ISDIR(mode):
+        for child in path.iterdir():
+            sync_tree(child)
+    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
+        sync(path)
 
 
 def sync(path: Path) -> None:

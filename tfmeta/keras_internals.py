@@ -97,6 +97,39 @@ def loss_tracker(model: keras.Model) -> Any:
     return getattr(model, "_loss_tracker", None)
 
 
+# === Optimizers ===
+
+
+def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
+    """Returns the number of calls of an optimizer that it did not skip.
+
+    `iterations` counts fewer if gradients are accumulated. Rests on `Optimizer._iterations`, and on
+    `inner_optimizer` of loss scaling.
+    """
+    return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
+
+
+def swap_averages(optimizer: keras.optimizers.Optimizer) -> bool:
+    """Exchanges a model's weights and their moving averages, if its optimizer has such (`use_ema`).
+
+    Keras's own callback swaps by adding and subtracting, which rounds. Rests on
+    `Optimizer._model_variables_moving_average` and `_trainable_variables`.
+
+    Returns:
+        Whether the optimizer has moving averages, of at least one step.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    if not optimizer.use_ema or not optimizer.built or steps_taken(optimizer) == 0:
+        return False
+    averages = optimizer._model_variables_moving_average
+    for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+        if average is not None:
+            value = keras.ops.convert_to_numpy(variable)
+            variable.assign(average)
+            average.assign(value)
+    return True
+
+
 # === Seeds ===
 
 

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import stat
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
@@ -26,7 +25,7 @@ from pathlib import Path
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from tfmeta.files import sync
+from tfmeta.files import sync, sync_tree
 
 LOCK = ".lock"
 MAKING = ".tmp-"
@@ -90,7 +89,7 @@ def publish(folder: Path, write: Callable[[Path], None], keep: int = 3) -> Path:
                 f"write must put the files of the version into the folder that it is given; it "
                 f"left {temporary} empty."
             )
-        _sync_tree(temporary)
+        sync_tree(temporary)
         with locked(folder):
             version = folder / str(_next_number(folder))
             temporary.rename(version)
@@ -284,16 +283,3 @@ def _failing_with_a_warning(path: Path) -> Iterator[None]:
             RuntimeWarning,
             stacklevel=5,
         )
-
-
-# === Flushing to the disk ===
-
-
-def _sync_tree(path: Path) -> None:
-    """Flushes a file, or a folder and its content, to the disk. Links are not followed."""
-    mode = path.lstat().st_mode
-    if stat.S_ISDIR(mode):
-        for child in path.iterdir():
-            _sync_tree(child)
-    if stat.S_ISDIR(mode) or stat.S_ISREG(mode):
-        sync(path)

@@ -71,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code: 0; 1 after an error, printed to stderr; 2 if the arguments are wrong;
-        130 after an interrupt.
+        130 after an interrupt, and 128 and its number after another signal.
     """
     try:
         get_command(app)(args=None if arguments is None else list(arguments), prog_name="tfmeta")

@@ -11,6 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
+from tfmeta import signals
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -47,15 +49,17 @@ def call(function: Callable[..., None], arguments: dict[str, Any], debug: bool) 
         debug: bool. Whether to raise an error, which shows its traceback.
 
     Raises:
-        typer.Exit: After an error (1) or an interrupt (130).
+        typer.Exit: After an error (1) or a signal (128 and its number, so 130 after an interrupt).
     """
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), signals.raised():
             warnings.showwarning = _show
             function(**arguments)
-    except KeyboardInterrupt:
-        print("tfmeta: interrupted (`tfmeta train` resumes if called again).", file=sys.stderr)
-        raise typer.Exit(130) from None
+    except KeyboardInterrupt as stop:
+        number = signals.number_of(stop)
+        text = " ".join(f"{signals.text_of(number)}. {stop}".split())
+        print(f"tfmeta: {text}", file=sys.stderr)
+        raise typer.Exit(128 + number) from None
     except (typer.Exit, BrokenPipeError):
         raise
     except Exception as error:

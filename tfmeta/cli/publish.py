@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +31,7 @@ def publish(
     """
     start_tensorflow()
     from tfmeta import preset_files, serving, training
+    from tfmeta.files import scratch_beside, sync, sync_tree
 
     if (output / preset_files.PRESET).exists():
         raise ValueError(f"{output} holds a preset already: remove it, or choose another --output.")
@@ -41,15 +41,14 @@ def publish(
     mode = batch_norm or ("support" if is_transductive(learner) else None)
     served = learner.with_batch_norm(mode) if mode else learner
     target = output.expanduser().absolute()
-    target.parent.mkdir(parents=True, exist_ok=True)
     # Build in a temporary folder, then rename, so that a preset is never incomplete.
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
-        preset = Path(temporary) / "preset"
+    with scratch_beside(target) as scratch:
+        preset = scratch / "preset"
         preset_files.save(learner, preset, about.image_format, about.recipe)
         version = serving.export(
             served,
             # The servable is named after its folder.
-            Path(temporary) / "servables" / target.name,
+            scratch / "servables" / target.name,
             image_format=about.image_format,
             example_shape=about.example_shape,
             allow_transductive=batch_norm == "transductive",
@@ -57,9 +56,11 @@ def publish(
         shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
         if (run / EVALUATION).is_file():
             shutil.copy(run / EVALUATION, preset)
+        sync_tree(preset)
         if target.exists():
             target.rmdir()
         preset.rename(target)
+        sync(target.parent)
     print(f"Written to {output}.")
 
 

@@ -8,8 +8,9 @@ def start_tensorflow() -> None:
 
     TensorFlow's libraries log while they load; that is shown only if they fail.
     """
+    from tfmeta import signals
     from tfmeta.quiet import quiet_tensorflow
 
-    with quiet_tensorflow():
+    with signals.exit_at_once(), quiet_tensorflow():
         from tfmeta import learners, threads  # noqa: F401
     threads.configure_threads()

@@ -30,6 +30,8 @@ class ClassDataset:
             None: the examples are no images.
         source: mapping or None. What the data are and how they were split, for records. Defaults
             to None: nothing is recorded.
+        fingerprint: function or None. Returns a version or digest, by which a run notices that the
+            data changed. Called only when needed. Defaults to None: there is none.
 
     Raises:
         ValueError: If there is not exactly one name for each class, or two classes share a name.
@@ -43,6 +45,7 @@ class ClassDataset:
         example_shape: Sequence[int],
         image_format: ImageFormat | None = None,
         source: Mapping[str, Any] | None = None,
+        fingerprint: Callable[[], str] | None = None,
     ) -> None:
         if len(class_names) != len(rows) or len(set(class_names)) != len(class_names):
             raise ValueError(
@@ -55,6 +58,7 @@ class ClassDataset:
         self.example_shape = tuple(example_shape)
         self.image_format = image_format
         self.source = dict(source or {})
+        self.fingerprint = fingerprint
 
     @classmethod
     def from_arrays(
@@ -64,6 +68,7 @@ class ClassDataset:
         class_names: Sequence[str] | None = None,
         image_format: ImageFormat | None = None,
         source: Mapping[str, Any] | None = None,
+        fingerprint: Callable[[], str] | None = None,
     ) -> ClassDataset:
         """Groups arrays by label.
 
@@ -74,6 +79,7 @@ class ClassDataset:
                 the labels themselves.
             image_format: ImageFormat or None. See the class. Defaults to None.
             source: mapping or None. See the class. Defaults to None.
+            fingerprint: function or None. See the class. Defaults to None.
 
         Returns:
             A data set with the classes that have examples, in the order of their labels.
@@ -119,6 +125,7 @@ class ClassDataset:
             x.shape[1:],
             image_format,
             source,
+            fingerprint,
         )
 
     def __len__(self) -> int:
@@ -152,6 +159,7 @@ class ClassDataset:
             self.example_shape,
             self.image_format,
             {**self.source, **source},
+            self.fingerprint,
         )
 
     def drop_small_classes(self, n_examples: int) -> ClassDataset:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
+import dataclasses
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -12,69 +12,162 @@ import keras
 import numpy as np
 
 from tfmeta import keras_internals
-from tfmeta.files import replacing, write_text
-from tfmeta.learners import MetaLearner
-from tfmeta.training.run_folder import BEST, CHECKPOINT, HISTORY
+from tfmeta.files import write_text
+from tfmeta.signals import Stopped
+from tfmeta.training import checkpoint
+from tfmeta.training.checkpoint import Progress
+from tfmeta.training.resuming import score
+from tfmeta.training.run_folder import BEST, CHECKPOINT, HISTORY, PREVIOUS, history_text
 
 # More than the random draws of one epoch.
 EPOCH_STRIDE = 1 << 40
 
 
 class EpochSaver(keras.callbacks.Callback):
-    """Keeps a run's history, its best learner on validation, and a checkpoint to resume from.
+    """Keeps a run's history, its best learner on validation, and checkpoints to resume from.
 
-    After each epoch it writes the best learner, then the history, then the checkpoint. Each file is
-    replaced as a whole. The checkpoint's optimizer says how many epochs are done: wherever a run is
-    killed, it resumes from the last checkpoint and writes the same files again.
+    After each epoch it writes a checkpoint, then the best learner, then the history. Each file is
+    replaced as a whole. The checkpoint says all that the others must hold, so that wherever a run
+    is killed, they can be written again.
+
+    If a signal asks the run to stop, it writes a checkpoint after the current step, or after the
+    validation if that has begun, and ends the run. A run that resumes within an epoch takes the
+    steps that are left of it. It goes on with the states that Keras does not save: those of metrics
+    and of seeds.
+
+    If the optimizer keeps moving averages of the weights, they are what is validated and what the
+    best learner has; training goes on with the weights.
 
     Args:
         folder: Path. The run folder.
-        monitor: str. The metric of validation that decides which learner is best.
-        higher_is_better: bool. Whether higher values of the metric are better.
-        history: list of dict. Rows of the epochs before.
+        progress: Progress. How far the run is.
+        steps_per_epoch: int. The steps of an epoch.
+        is_regression: bool. Whether tasks are regression tasks.
+        deferral: what `tfmeta.signals.deferred` yields. It tells whether a signal came.
     """
 
     def __init__(
         self,
         folder: Path,
-        monitor: str,
-        higher_is_better: bool,
-        history: list[dict[str, float]],
+        progress: Progress,
+        steps_per_epoch: int,
+        is_regression: bool,
+        deferral: Any,
     ) -> None:
         super().__init__()
-        self.folder, self.monitor, self.higher_is_better = folder, monitor, higher_is_better
-        self.history = history
+        self.folder, self.progress, self.steps_per_epoch = folder, progress, steps_per_epoch
+        self.is_regression, self.deferral = is_regression, deferral
+        self._cuts_epoch_short = self._averaged = False
+
+    # === Keras calls these ===
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        self._began = time.perf_counter()
+        self._began = time.perf_counter() - self.progress.seconds
         # Keras does not save the state of seeds, such as dropout's: derive it from the epoch.
         for i, variable in enumerate(self.model.non_trainable_variables):
             if keras_internals.is_seed_state(variable):
                 keras_internals.set_seed_state(variable, i, epoch * EPOCH_STRIDE)
+        if self.progress.step:
+            for variable, state in zip(self._seeds(), self.progress.seeds, strict=True):
+                keras_internals.set_seed_state(variable, *state)
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        if batch == 0 and self.progress.step:
+            # Metrics have variables only now. They are sums, which the first step began anew.
+            metrics = zip(self.model.metrics_variables, self.progress.metrics, strict=True)
+            for variable, value in metrics:
+                variable.assign_add(np.asarray(value, variable.dtype))
+        step = self.progress.step + batch + 1
+        self.deferral.unsaved = True
+        if step < self.steps_per_epoch:
+            if self.deferral.number is not None:
+                self._save_within_epoch(step)
+                raise Stopped(self.deferral.number)
+        elif self.progress.step and not self.model.stop_training:
+            # Keras cannot begin within an epoch: let it end the first one early.
+            self.model.stop_training = self._cuts_epoch_short = True
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        if self._cuts_epoch_short:
+            self.model.stop_training = self._cuts_epoch_short = False
+        self._averaged = keras_internals.swap_averages(self.model.optimizer)
+
+    def on_test_end(self, logs: Any = None) -> None:
+        if self._averaged:
+            keras_internals.swap_averages(self.model.optimizer)
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}
-        sign = 1 if self.higher_is_better else -1
-        scores = [sign * r[self.monitor] for r in [*self.history, row]]
-        # nanmax, because validation may diverge in an epoch and give NaN.
-        best = np.nanmax([-np.inf, *scores[:-1]])
-        if not np.isfinite(row["loss"]):
-            raise ValueError(
-                f"The loss became {row['loss']} in epoch {epoch + 1}. Lower the inner or the outer "
-                "learning rate; the last checkpoint is kept."
+        self._check_finite(row)
+        progress = self.progress
+        history = [*progress.history, row]
+        best = progress.best_epoch
+        if best is None or score(row, self.is_regression) > score(
+            history[best - 1], self.is_regression
+        ):
+            best = epoch + 1
+        self._save(
+            Progress(
+                progress.recipe,
+                progress.data,
+                epoch + 1,
+                history=history,
+                best_epoch=best,
+                stopped=bool(self.model.stop_training),
             )
-        if scores[-1] > best or not self.history:
-            save(self.model, self.folder / BEST)
-        self.history.append(row)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, fieldnames=list(row))
-        writer.writeheader()
-        writer.writerows(self.history)
-        write_text(self.folder / HISTORY, text.getvalue())
-        save(self.model, self.folder / CHECKPOINT)
+        )
+        if best == epoch + 1:
+            checkpoint.save_best(self.model, self.folder / BEST, self.progress)
+        write_text(self.folder / HISTORY, history_text(history))
+        self.deferral.unsaved = False
+        if self.deferral.number is not None:
+            raise Stopped(self.deferral.number)
+
+    # === Saving ===
+
+    def _save_within_epoch(self, step: int) -> None:
+        self._save(
+            dataclasses.replace(
+                self.progress,
+                step=step,
+                seconds=time.perf_counter() - self._began,
+                metrics=_values(self.model.metrics_variables),
+                seeds=_values(self._seeds()),
+            )
+        )
+
+    def _save(self, progress: Progress) -> None:
+        """Writes a checkpoint, and keeps the one before."""
+        newest = self.folder / CHECKPOINT
+        with checkpoint.saved(self.model, newest, progress):
+            if newest.exists():
+                newest.replace(self.folder / PREVIOUS)
+        self.progress = progress
+
+    def _seeds(self) -> list[keras.Variable]:
+        variables = self.model.non_trainable_variables
+        return [v for v in variables if keras_internals.is_seed_state(v)]
+
+    def _check_finite(self, row: dict[str, float]) -> None:
+        """Raises a ValueError if the learner must not be saved."""
+        what = None
+        if not np.isfinite(row["loss"]):
+            what = f"The loss became {row['loss']}"
+        elif not all(np.isfinite(w).all() for w in self.model.get_weights()):
+            what = "A weight became infinite or NaN"
+        if what is not None:
+            raise ValueError(
+                f"{what} in epoch {row['epoch']}. Lower the inner or the outer learning rate; the "
+                "last checkpoint is kept."
+            )
+        if score(row, self.is_regression) == -np.inf:
+            warnings.warn(
+                f"Validation after epoch {row['epoch']} gave a value that is not finite: no "
+                "learner that did so is preferred to another one.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
 
 
-def save(learner: MetaLearner, path: Path) -> None:
-    """Saves a learner, replacing the file as a whole."""
-    with replacing(path) as temporary:
-        learner.save(temporary)
+def _values(variables: list[keras.Variable]) -> list[Any]:
+    return [keras.ops.convert_to_numpy(v).tolist() for v in variables]

@@ -9,7 +9,7 @@ from pathlib import Path
 import keras
 import yaml
 
-from tfmeta import plots
+from tfmeta import plots, signals
 from tfmeta.files import write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
@@ -18,10 +18,14 @@ from tfmeta.report import Report
 from tfmeta.training.details import data_line, machine, versions, write_details
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.measuring import measure
+from tfmeta.training.resuming import describe, resume
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
-    CHECKPOINT,
+    DETAILS,
+    EPISODES,
     EVALUATION,
+    FITS,
+    LEARNING_CURVE,
     RECIPE,
     check_free,
     held,
@@ -41,16 +45,22 @@ def train(
         recipe: Recipe. What to train.
         output: str or path. The run folder. In the end it holds the recipe as run, `run.json`
             (data, preprocessing, machine and versions of each session), `history.csv`, TensorBoard
-            logs, `best.keras` (best on validation), `checkpoint.keras` (the last epoch),
-            `evaluation.json` and pictures.
+            logs, `best.keras` (best on validation), `checkpoint.keras` and `previous.keras` (to
+            resume from), `evaluation.json` and pictures.
         data_dir: str or path. TensorFlow Datasets' directory. Defaults to None, its own default.
 
     Returns:
         The best learner's evaluations on test classes.
 
     Raises:
-        ValueError: If `output` holds the run of another recipe, another process trains into it, or
-            the data do not fit.
+        ValueError: If `output` holds the run of another recipe, another process trains into it,
+            the data do not fit or changed since the run began, or nothing of a run is left to
+            resume from.
+        Stopped: If a signal (SIGINT, SIGTERM or SIGHUP) ends it. While it trains, a checkpoint is
+            written before. It is a `KeyboardInterrupt`, and its text says what is saved.
+
+    Warns:
+        RuntimeWarning: If a file of the run was lost or is broken, with what takes its place.
     """
     folder = Path(output)
     check_free(folder, recipe)
@@ -58,56 +68,66 @@ def train(
     plan = prepare(recipe, data_dir)
     with held(folder):
         check_free(folder, recipe)
-        _fit(plan, folder)
-        plots.learning_curve(read_history(folder), folder / "learning_curve.png")
-        learner = load_learner(folder)
-        report = dataclasses.replace(
-            measure(learner, plan.tests),
-            training_seconds=sum(row["seconds"] for row in read_history(folder)),
-            n_parameters=learner.count_params(),
-            machine=machine(),
-            versions=versions(),
-        )
-        report.write(folder / EVALUATION)
-        _draw(plan, learner, report, folder)
+        try:
+            return _train(plan, folder)
+        except KeyboardInterrupt as stop:
+            text = f"{describe(folder)} To go on, repeat the command."
+            raise signals.Stopped(signals.number_of(stop), text) from stop
+
+
+def _train(plan: Plan, folder: Path) -> Report:
+    """Trains what is left of a run, and tests its best learner."""
+    _fit(plan, folder)
+    history = read_history(folder)
+    plots.learning_curve(history, folder / LEARNING_CURVE)
+    learner = load_learner(folder)
+    report = dataclasses.replace(
+        measure(learner, plan.tests),
+        training_seconds=sum(row["seconds"] for row in history),
+        n_parameters=learner.count_params(),
+        machine=machine(),
+        versions=versions(),
+    )
+    report.write(folder / EVALUATION)
+    _draw(plan, learner, report, folder)
     return report
 
 
 def _fit(plan: Plan, folder: Path) -> None:
     """Meta-trains what is left of a run."""
     recipe, training = plan.recipe, plan.recipe.training
-    learner, epoch, history = plan.learner, 0, []
-    if (folder / CHECKPOINT).exists():
-        learner = keras.models.load_model(folder / CHECKPOINT)
-        epoch = int(learner.optimizer.iterations) // training.steps_per_epoch
-        history = read_history(folder)[:epoch]
-        print(f"Resuming {folder} after epoch {epoch} of {training.epochs}.")
-    if epoch >= training.epochs:
+    learner, progress = resume(plan, folder)
+    if progress.position > (0, 0):
+        print(f"Resuming {folder} after {progress}, of {training.epochs} epochs.")
+    is_finished = progress.stopped or progress.epoch >= training.epochs
+    if not (folder / RECIPE).exists():
+        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        write_text(folder / RECIPE, text)
+    if not is_finished or not (folder / DETAILS).exists():
+        write_details(folder, plan, progress)
+    if is_finished:
         return
-    text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-    write_text(folder / RECIPE, text)
-    write_details(folder, plan, epoch)
     print(data_line(plan), flush=True)
+    steps = progress.epoch * training.steps_per_epoch + progress.step
     validation = plan.validation
-    learner.fit(
-        plan.train.episodes(epoch * training.steps_per_epoch * plan.train.meta_batch_size),
-        steps_per_epoch=training.steps_per_epoch,
-        initial_epoch=epoch,
-        epochs=training.epochs,
-        validation_data=validation.episodes(),
-        validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
-        callbacks=[
-            EpochSaver(
-                folder,
-                monitor="val_loss" if recipe.is_regression else "val_accuracy",
-                higher_is_better=not recipe.is_regression,
-                history=history,
-            ),
-            keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-        ],
-        shuffle=False,
-        verbose=1 if os.isatty(1) else 2,
-    )
+    with signals.deferred() as deferral:
+        learner.fit(
+            plan.train.episodes(steps * plan.train.meta_batch_size),
+            steps_per_epoch=training.steps_per_epoch,
+            initial_epoch=progress.epoch,
+            epochs=training.epochs,
+            validation_data=validation.episodes(),
+            validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
+            callbacks=[
+                keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+                # The last one, to learn what others decide, such as to stop.
+                EpochSaver(
+                    folder, progress, training.steps_per_epoch, recipe.is_regression, deferral
+                ),
+            ],
+            shuffle=False,
+            verbose=1 if os.isatty(1) else 2,
+        )
 
 
 def _draw(plan: Plan, learner: MetaLearner, report: Report, folder: Path) -> None:
@@ -117,6 +137,6 @@ def _draw(plan: Plan, learner: MetaLearner, report: Report, folder: Path) -> Non
     test = plan.tests[0]
     example = next(iter(test.episodes()))
     if plan.recipe.is_regression:
-        plots.regression_fits({plan.recipe.name: learner}, example, folder / "fits.png")
+        plots.regression_fits({plan.recipe.name: learner}, example, folder / FITS)
     elif test.source.image_format is not None:
-        plots.episode_sheet(learner, example, folder / "episodes.png")
+        plots.episode_sheet(learner, example, folder / EPISODES)

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
-import keras
 
 from tfmeta.about import About
 from tfmeta.data import ImageFormat
+from tfmeta.files import sweep
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
 from tfmeta.recipes.yaml_files import read_yaml
+from tfmeta.training import checkpoint
+from tfmeta.training.checkpoint import BrokenFileError
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
 BEST = "best.keras"
 CHECKPOINT = "checkpoint.keras"
+PREVIOUS = "previous.keras"
 HISTORY = "history.csv"
 EVALUATION = "evaluation.json"
+LEARNING_CURVE = "learning_curve.png"
 ADAPTATION_CURVE = "adaptation_curve.png"
+FITS = "fits.png"
+EPISODES = "episodes.png"
 LOCK = ".lock"
+
+# The files with learners, in the order in which a run resumes from them.
+LEARNERS = (CHECKPOINT, PREVIOUS, BEST)
+PICTURES = (LEARNING_CURVE, ADAPTATION_CURVE, FITS, EPISODES)
+FILES = (RECIPE, DETAILS, HISTORY, EVALUATION, *LEARNERS, *PICTURES)
 
 
 # === Writing ===
@@ -47,6 +60,8 @@ def check_free(folder: Path, recipe: Recipe) -> None:
                 f"{folder} holds the run of another recipe. Choose another --output, or remove it."
             )
         return
+    if _recipe_of_learners(folder, recipe):
+        return
     is_folder = folder.is_dir()
     if folder.exists() and not (is_folder and {p.name for p in folder.iterdir()} <= {LOCK}):
         raise ValueError(
@@ -54,9 +69,34 @@ def check_free(folder: Path, recipe: Recipe) -> None:
         )
 
 
+def is_recipe(content: Any, recipe: Recipe) -> bool:
+    """Tells whether plain values are those of a recipe.
+
+    Args:
+        content: Any. What a recipe's `to_dict` returned once, after a way through JSON or YAML.
+        recipe: Recipe. The recipe.
+    """
+    try:
+        return Recipe.from_dict(content).to_dict() == recipe.to_dict()
+    except ValueError:
+        return False
+
+
+def _recipe_of_learners(folder: Path, recipe: Recipe) -> bool:
+    """Tells whether a file with a learner is of this recipe, in a folder that lost its recipe."""
+    for name in LEARNERS:
+        if (folder / name).is_file():
+            with contextlib.suppress(BrokenFileError):
+                checkpoint.check_whole(folder / name)
+                progress = checkpoint.read_progress(folder / name)
+                if progress is not None and is_recipe(progress.recipe, recipe):
+                    return True
+    return False
+
+
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training into a folder.
+    """Keeps other processes from training into a folder; sweeps what a killed one left there.
 
     The lock is released when the process ends, however it ends.
 
@@ -75,6 +115,7 @@ def held(folder: Path) -> Iterator[None]:
             f"Another process is training into {folder}. Wait for it, or choose another --output."
         ) from None
     try:
+        sweep(folder, FILES)
         yield
     finally:
         lock.release()
@@ -90,7 +131,7 @@ def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
         folder: str or path. The run folder.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, or it is broken.
     """
     path = Path(folder) / BEST
     if not path.is_file():
@@ -98,7 +139,12 @@ def load_learner(folder: str | os.PathLike[str]) -> MetaLearner:
             f"{folder} is no run folder: it has no {BEST}. Make one with "
             f"`tfmeta train RECIPE --output {folder}`."
         )
-    return keras.models.load_model(path)
+    try:
+        return checkpoint.load_best(path)
+    except BrokenFileError as error:
+        raise ValueError(
+            f"{error} Repeat `tfmeta train` into this folder to get the best learner that is left."
+        ) from error
 
 
 def about(folder: str | os.PathLike[str]) -> About:
@@ -115,6 +161,19 @@ def about(folder: str | os.PathLike[str]) -> About:
         # As it stands: what it names, such as a folder, is not needed now and may have moved.
         read_yaml(Path(folder) / RECIPE),
     )
+
+
+def history_text(history: list[dict[str, float]]) -> str:
+    """Returns the text of a `history.csv`.
+
+    Args:
+        history: list of dict. A row for each epoch.
+    """
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue()
 
 
 def read_history(folder: Path) -> list[dict[str, float]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import tensorflow as tf
 
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
+from tfmeta.data.sources.file_digest import file_digest
 
 
 def dataset_of_files(
@@ -39,4 +41,5 @@ def dataset_of_files(
 
     ends = np.cumsum([len(images) for images in files])
     rows = np.split(np.arange(ends[-1]), ends[:-1])
-    return ClassDataset(names, rows, fetch, image_format.shape, image_format, source)
+    digest = functools.partial(file_digest, names, files)
+    return ClassDataset(names, rows, fetch, image_format.shape, image_format, source, digest)

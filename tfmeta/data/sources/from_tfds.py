@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -117,7 +118,17 @@ def dataset_of_classes(
     """
     x, y = read_classes(builder, splits, classes, image_format)
     names = builder.info.features["label"].names
-    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
+    version = version_of(builder)
+    return ClassDataset.from_arrays(x, y, names, image_format, source, version).subset(classes)
+
+
+def version_of(builder: Any) -> Callable[[], str]:
+    """Returns a function that returns the name and version of a data set.
+
+    Args:
+        builder: tfds.core.DatasetBuilder. The data set.
+    """
+    return functools.partial(str, builder.info.full_name)
 
 
 def _examples(builder: Any, split: str, **features: Any) -> tf.data.Dataset:

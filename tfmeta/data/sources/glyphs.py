@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.sources.from_tfds import Directory, read_classes
+from tfmeta.data.sources.from_tfds import Directory, read_classes, version_of
 from tfmeta.data.splits import check_split, proportional_sizes, split_classes
 
 
@@ -36,4 +36,5 @@ def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     x, y = read_classes(builder, ("all",), classes, image_format)
     warn_unless_published(split, x, y, classes)
     source = {"name": "glyphs", "split": split}
-    return ClassDataset.from_arrays(x, y, names, image_format, source).subset(classes)
+    version = version_of(builder)
+    return ClassDataset.from_arrays(x, y, names, image_format, source, version).subset(classes)

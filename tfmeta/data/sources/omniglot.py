@@ -13,6 +13,7 @@ from tfmeta.data.sources.from_tfds import (
     class_names_in,
     prepared_builder,
     read_classes,
+    version_of,
 )
 from tfmeta.data.splits import check_split, split_classes
 
@@ -62,7 +63,7 @@ def omniglot(
         y = np.concatenate([y + k * len(characters) for k in range(4)])
         names += [f"{name}/{90 * k}" for k in (1, 2, 3) for name in characters]
     source = {"name": "omniglot", "split": split, "protocol": protocol, "rotations": rotations}
-    return ClassDataset.from_arrays(x, y, names, image_format, source)
+    return ClassDataset.from_arrays(x, y, names, image_format, source, version_of(builder))
 
 
 def _lake_split(builder: Any, split: str) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.sources.from_tfds import Directory, prepared_builder, read_classes
+from tfmeta.data.sources.from_tfds import Directory, prepared_builder, read_classes, version_of
 from tfmeta.data.splits import check_split, proportional_sizes, split_classes
 
 
@@ -53,5 +53,6 @@ def tfds_dataset(
     image_format = ImageFormat(height, width, channels or 3)
     x, y = read_classes(builder, sorted(builder.info.splits), label.names, image_format)
     source = {"name": name, "split": split}
-    whole = ClassDataset.from_arrays(x, y, label.names, image_format, source)
+    version = version_of(builder)
+    whole = ClassDataset.from_arrays(x, y, label.names, image_format, source, version)
     return whole.subset(split_classes(whole.class_names, split, proportional_sizes(len(whole))))

@@ -1,0 +1,220 @@
+"""Finds out how far a run is, from what is left of its files."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shutil
+import warnings
+from pathlib import Path
+
+from tfmeta.files import replacing, write_text
+from tfmeta.learners import MetaLearner
+from tfmeta.recipes import Recipe
+from tfmeta.recipes.plan import Plan
+from tfmeta.training import checkpoint
+from tfmeta.training.checkpoint import BrokenFileError, Progress
+from tfmeta.training.details import check_same_data, data_facts
+from tfmeta.training.run_folder import (
+    BEST,
+    CHECKPOINT,
+    HISTORY,
+    LEARNERS,
+    PREVIOUS,
+    history_text,
+    is_recipe,
+    read_history,
+)
+
+# A checkpoint that cannot be read is kept under this name.
+BROKEN = "checkpoint.broken.keras"
+
+
+def resume(plan: Plan, folder: Path) -> tuple[MetaLearner, Progress]:
+    """Loads the newest learner of a run that can be read, and mends what else was lost.
+
+    If `checkpoint.keras` is missing, broken or of another recipe, `previous.keras` takes its place,
+    and `best.keras` after that. `history.csv` and `best.keras` are written anew if they do not fit
+    to it.
+
+    Args:
+        plan: Plan. What is trained.
+        folder: Path. The run folder, held.
+
+    Returns:
+        The learner to train on, and how far it is: the plan's own if nothing was trained yet.
+
+    Raises:
+        ValueError: If something was trained, but no file is left to go on from; or the data
+            changed since.
+
+    Warns:
+        RuntimeWarning: For each file that was lost, with what takes its place.
+    """
+    facts = data_facts(plan)
+    kept, lost = _kept(plan, folder)
+    if not kept:
+        if lost or (folder / HISTORY).exists():
+            raise ValueError(
+                f"{folder} holds a run of which nothing is left to resume from: "
+                f"{'; '.join([*lost.values(), *_missing(folder, LEARNERS)])}. Put one of them "
+                "back, or choose another --output to start anew."
+            )
+        return plan.learner, Progress(plan.recipe.to_dict(), facts)
+    # The first of the newest.
+    name, progress = max(kept.items(), key=lambda item: item[1].position)
+    check_same_data(folder, progress.data, facts)
+    if CHECKPOINT not in kept:
+        reason = lost.pop(CHECKPOINT, f"{folder / CHECKPOINT} is missing")
+        _warn(
+            f"{reason}. Resuming from {name}, after {progress}: what was trained since then is "
+            "trained again."
+        )
+    for reason in lost.values():
+        _warn(f"{reason}.")
+    learner = checkpoint.load(folder / name)
+    progress = dataclasses.replace(progress, data=facts, averaged=False)
+    if name != CHECKPOINT:
+        _promote(folder, name, is_broken=CHECKPOINT not in kept)
+        kept[CHECKPOINT] = kept[name]
+    _mend_history(folder, progress)
+    return learner, _with_best(plan.recipe, folder, progress, kept)
+
+
+def describe(folder: Path) -> str:
+    """Says in a sentence how far a run is saved.
+
+    Args:
+        folder: Path. The run folder.
+    """
+    for name in LEARNERS:
+        try:
+            progress = checkpoint.read_progress(folder / name)
+        except Exception:
+            # It is missing or damaged, which can raise anything; the next run will say so.
+            continue
+        if progress is not None:
+            return f"{folder} is saved up to {progress}."
+    return f"Nothing is saved in {folder} yet."
+
+
+def score(row: dict[str, float], is_regression: bool) -> float:
+    """Returns the number of a row of the history that is highest for the best learner.
+
+    Args:
+        row: dict. The row.
+        is_regression: bool. Whether tasks are regression tasks.
+
+    Returns:
+        float. −∞ if validation diverged.
+    """
+    value = -row["val_loss"] if is_regression else row["val_accuracy"]
+    return value if math.isfinite(value) else -math.inf
+
+
+# === The files ===
+
+
+def _kept(plan: Plan, folder: Path) -> tuple[dict[str, Progress], dict[str, str]]:
+    """Returns the progress in each file that can be used, and what is wrong with the others."""
+    kept, lost = {}, {}
+    for name in LEARNERS:
+        path = folder / name
+        if not path.exists():
+            continue
+        try:
+            checkpoint.check_whole(path)
+            progress = checkpoint.read_progress(path)
+            if progress is None:
+                progress = _old_progress(plan, folder, path)
+            elif not is_recipe(progress.recipe, plan.recipe):
+                raise BrokenFileError(f"{path} is of another recipe")
+            kept[name] = progress
+        except BrokenFileError as error:
+            lost[name] = str(error).removesuffix(".")
+    return kept, lost
+
+
+def _old_progress(plan: Plan, folder: Path, path: Path) -> Progress:
+    history = read_history(folder) if (folder / HISTORY).is_file() else []
+    steps = plan.recipe.training.steps_per_epoch
+    progress = checkpoint.read_old_progress(path, plan.recipe.to_dict(), steps, history)
+    scores = [score(row, plan.recipe.is_regression) for row in progress.history]
+    best = scores.index(max(scores)) + 1 if scores else None
+    return dataclasses.replace(progress, best_epoch=best)
+
+
+def _missing(folder: Path, names: tuple[str, ...]) -> list[str]:
+    return [f"{folder / name} is missing" for name in names if not (folder / name).exists()]
+
+
+def _promote(folder: Path, name: str, is_broken: bool) -> None:
+    """Puts a file in the place of the checkpoint."""
+    if is_broken and (folder / CHECKPOINT).exists():
+        (folder / CHECKPOINT).replace(folder / BROKEN)
+    if name == PREVIOUS:
+        (folder / PREVIOUS).replace(folder / CHECKPOINT)
+    else:
+        with replacing(folder / CHECKPOINT) as temporary:
+            shutil.copyfile(folder / name, temporary)
+
+
+def _mend_history(folder: Path, progress: Progress) -> None:
+    """Writes `history.csv` as the checkpoint has it; warns if rows were lost or changed."""
+    path, text = folder / HISTORY, history_text(progress.history)
+    lines = text.splitlines()
+    found = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    if found == text:
+        return
+    # A run may be killed after a checkpoint and before its row is written, and a run of tfmeta 0.1
+    # the other way round. So the file may differ in the last row.
+    rows = found.splitlines()[: len(lines)]
+    if rows != lines[: len(rows)] or len(rows) < len(lines) - 1 > 1:
+        _warn(
+            f"{path} is not that of {CHECKPOINT}, which has {progress.epoch} rows: it is written "
+            "anew."
+        )
+    write_text(path, text)
+
+
+# === The best learner ===
+
+
+def _with_best(
+    recipe: Recipe, folder: Path, progress: Progress, kept: dict[str, Progress]
+) -> Progress:
+    """Checks that `best.keras` is the best so far; if not, writes the best that is left."""
+    best = kept.get(BEST)
+    if progress.epoch == 0 or (best is not None and best.epoch == progress.best_epoch):
+        return progress
+    left = {
+        name: other
+        for name, other in kept.items()
+        if other.step == 0 and 0 < other.epoch <= progress.epoch
+    }
+
+    def value(name: str) -> tuple[bool, float]:
+        epoch = left[name].epoch
+        row = progress.history[epoch - 1]
+        return epoch == progress.best_epoch, score(row, recipe.is_regression)
+
+    if not left:
+        _warn(f"{folder / BEST} of epoch {progress.best_epoch} is lost: the next epoch makes one.")
+        return dataclasses.replace(progress, best_epoch=None)
+    name = max(left, key=value)
+    epoch = left[name].epoch
+    if epoch == progress.best_epoch:
+        print(f"{folder / BEST} is written anew from {name}.")
+    else:
+        _warn(
+            f"{folder / BEST} of epoch {progress.best_epoch} is lost: the best learner that is "
+            f"left is that of epoch {epoch}, in {name}."
+        )
+    if name != BEST:
+        found = dataclasses.replace(left[name], best_epoch=epoch, averaged=False)
+        checkpoint.save_best(checkpoint.load(folder / name), folder / BEST, found)
+    return dataclasses.replace(progress, best_epoch=epoch)
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, RuntimeWarning, stacklevel=3)
