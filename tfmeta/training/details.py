@@ -52,6 +52,11 @@ def write_details(folder: Path, plan: Plan, epoch: int) -> None:
             setting.split: class_count(setting)
             for setting in (plan.train, plan.validation, plan.tests[0])
         },
+        "classes": {
+            setting.split: getattr(setting.source, "class_names", None)
+            for setting in (plan.train, plan.validation, plan.tests[0])
+        },
+        # tfmeta 0.1 has these alone.
         "test_classes": getattr(plan.tests[0].source, "class_names", None),
     }
     session = {

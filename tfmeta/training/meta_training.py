@@ -13,11 +13,12 @@ from tfmeta import plots
 from tfmeta.files import write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
-from tfmeta.recipes.plan import Plan, prepare
+from tfmeta.recipes.plan import Plan, make_callbacks, prepare
 from tfmeta.report import Report
 from tfmeta.training.details import data_line, machine, versions, write_details
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.measuring import measure
+from tfmeta.training.restored_callbacks import RestoredCallbacks, fixed_learning_rate
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
     CHECKPOINT,
@@ -82,7 +83,10 @@ def _fit(plan: Plan, folder: Path) -> None:
         epoch = int(learner.optimizer.iterations) // training.steps_per_epoch
         history = read_history(folder)[:epoch]
         print(f"Resuming {folder} after epoch {epoch} of {training.epochs}.")
-    if epoch >= training.epochs:
+    callbacks = RestoredCallbacks(
+        make_callbacks(recipe), learner, fixed_learning_rate(plan.learner), history
+    )
+    if epoch >= training.epochs or callbacks.have_stopped:
         return
     text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
     write_text(folder / RECIPE, text)
@@ -97,6 +101,8 @@ def _fit(plan: Plan, folder: Path) -> None:
         validation_data=validation.episodes(),
         validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
         callbacks=[
+            # Before the saver: a checkpoint holds what they changed.
+            callbacks,
             EpochSaver(
                 folder,
                 monitor="val_loss" if recipe.is_regression else "val_accuracy",
