@@ -22,7 +22,7 @@ import yaml
 import tfmeta
 from tfmeta import MAML, inner_rules, learners
 from tfmeta.data import ClassDataset, ImageFormat, TaskDistribution, names
-from tfmeta.recipes import Recipe, document, plan, schema
+from tfmeta.recipes import Recipe, document, network_makers, plan, schema
 from tfmeta.recipes import data as data_options
 from tfmeta.recipes.inner_rules import INNER_RULES
 from tfmeta.recipes.learners import LEARNERS
@@ -239,13 +239,14 @@ def test_a_section_that_is_no_mapping_is_an_error(section: str, value: Any) -> N
 @pytest.mark.parametrize("value", [0, -1, 1.5, "3", None, True, [3]])
 def test_numbers_must_be_positive_integers(path: str, value: Any) -> None:
     section, key = path.split("/")
-    bound = "≥ 2" if path == "evaluation/n_episodes" else "> 0"
-    with pytest.raises(ValueError, match=f"{section}: {key} must be an integer {bound}; got"):
+    least = 2 if path == "evaluation/n_episodes" else 1
+    message = f"{section}: {key} must be an integer from {least} to 1,000,000; got"
+    with pytest.raises(ValueError, match=message):
         Recipe.from_dict(changed(path, value))
 
 
 def test_a_confidence_interval_needs_two_episodes() -> None:
-    with pytest.raises(ValueError, match="evaluation: n_episodes must be an integer ≥ 2; got 1"):
+    with pytest.raises(ValueError, match="evaluation: n_episodes must be an integer from 2 to .*; got 1"):
         Recipe.from_dict(changed("evaluation/n_episodes", 1))
 
 
@@ -253,7 +254,7 @@ def test_a_confidence_interval_needs_two_episodes() -> None:
 @pytest.mark.parametrize("value", [-1, 1.5, "3", True, [3]])
 def test_seed_and_inner_steps_must_be_natural_numbers(path: str, value: Any) -> None:
     section, key = path.split("/")
-    message = rf"{section}: {key} must be an integer ≥ 0(, or null)?; got"
+    message = rf"{section}: {key} must be an integer from 0 to [0-9,]*(, or null)?; got"
     with pytest.raises(ValueError, match=message):
         Recipe.from_dict(changed(path, value))
 
@@ -265,8 +266,8 @@ def test_names_must_be_text(path: str, value: Any) -> None:
         Recipe.from_dict(changed(path, value))
 
 
-SIZE = "an integer > 0, or a range [low, high] of such integers"
-WAYS = "an integer ≥ 2, or a range [low, high] of such integers"
+SIZE = "an integer from 1 to 100,000, or a range [low, high] of such integers"
+WAYS = "an integer from 2 to 100,000, or a range [low, high] of such integers"
 KERAS = "a Keras name or {class_name: …, config: {…}}"
 
 
@@ -292,7 +293,7 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "episodes/meta_batch_size",
             "x",
             SINUSOID,
-            "episodes: meta_batch_size must be an integer > 0; got 'x'.",
+            "episodes: meta_batch_size must be an integer from 1 to 100,000; got 'x'.",
         ),
         ("validation/n_query", 0, SINUSOID, f"validation: n_query must be {SIZE}; got 0."),
         (
@@ -318,43 +319,43 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "network/hidden_units",
             3,
             SINUSOID,
-            "network: hidden_units must be a list of integers > 0; got 3.",
+            "network: hidden_units must be a list of at most 100 integers from 1 to 16,384; got 3.",
         ),
         (
             "network/hidden_units",
             ["a"],
             SINUSOID,
-            "network: hidden_units must be a list of integers > 0; got ['a'].",
+            "network: hidden_units must be a list of at most 100 integers from 1 to 16,384; got ['a'].",
         ),
         (
             "learner/inner_learning_rate",
             "1e-2",
             SINUSOID,
-            "learner: inner_learning_rate must be a number > 0; got '1e-2'.",
+            "learner: inner_learning_rate must be a number from 1e-30 to 1,000,000; got '1e-2'.",
         ),
         (
             "learner/inner_learning_rate",
             None,
             SINUSOID,
-            "learner: inner_learning_rate must be a number > 0; got None.",
+            "learner: inner_learning_rate must be a number from 1e-30 to 1,000,000; got None.",
         ),
         (
             "learner/inner_learning_rate",
             float("nan"),
             SINUSOID,
-            "learner: inner_learning_rate must be a number > 0; got nan.",
+            "learner: inner_learning_rate must be a number from 1e-30 to 1,000,000; got nan.",
         ),
         (
             "learner/inner_steps",
             "two",
             SINUSOID,
-            "learner: inner_steps must be an integer ≥ 0; got 'two'.",
+            "learner: inner_steps must be an integer from 0 to 1,000; got 'two'.",
         ),
         (
             "learner/inner_steps",
             [1],
             SINUSOID,
-            "learner: inner_steps must be an integer ≥ 0; got [1].",
+            "learner: inner_steps must be an integer from 0 to 1,000; got [1].",
         ),
         (
             "learner/batch_norm",
@@ -373,7 +374,7 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "learner/inner_rule",
             {"name": "momentum", "momentum": "much"},
             SINUSOID,
-            "learner: inner_rule: momentum must be a number; got 'much'.",
+            "learner: inner_rule: momentum must be a number from -1,000,000 to 1,000,000; got 'much'.",
         ),
         ("training/optimizer", 3, SINUSOID, f"training: optimizer must be {KERAS}; got 3."),
         ("training/optimizer", None, SINUSOID, f"training: optimizer must be {KERAS}; got None."),
@@ -396,7 +397,7 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "data",
             folder_with({"height": "a", "width": 1}),
             DIGITS,
-            "data: image_format: height must be an integer > 0; got 'a'.",
+            "data: image_format: height must be an integer from 1 to 2,048; got 'a'.",
         ),
         (
             "data",
@@ -610,7 +611,7 @@ def test_a_number_in_exponent_notation_is_a_number(tmp_path: Path) -> None:
 
 # === The schema is that of the library ===
 
-NETWORK_FUNCTIONS = {**plan.NETWORKS, "relation_encoder": tfmeta.backbones.relation_encoder}
+NETWORK_FUNCTIONS = {**network_makers.NETWORKS, "relation_encoder": tfmeta.backbones.relation_encoder}
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
         f"network {name}": (
@@ -682,7 +683,8 @@ def test_a_section_has_the_options_defaults_and_types_of_what_it_stands_for(name
         for p in inspect.signature(function).parameters.values()
         if p.name not in given_apart and p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     }
-    fields = {k: f for k, f in model.model_fields.items() if k != "name" or k in parameters}
+    left_out = {"name", *given_apart} - parameters.keys()
+    fields = {k: f for k, f in model.model_fields.items() if k not in left_out}
     assert fields.keys() == parameters.keys()
     hints = get_type_hints(model)
     of_function = get_type_hints(function.__init__ if inspect.isclass(function) else function)
@@ -699,7 +701,7 @@ def test_a_section_has_the_options_defaults_and_types_of_what_it_stands_for(name
 def test_the_schema_knows_all_that_the_library_has() -> None:
     assert LEARNERS.keys() == learners.BY_NAME.keys()
     assert INNER_RULES.keys() == inner_rules.BY_NAME.keys()
-    assert NETWORKS.keys() == plan.NETWORKS.keys()
+    assert NETWORKS.keys() == network_makers.NETWORKS.keys()
     assert data_options.NAMED_DATA.keys() == names.NAMED.keys()
 
 
@@ -729,10 +731,11 @@ def test_the_documentation_of_recipes_is_the_schema_s() -> None:
 
 
 EXAMPLES = [
-    *((name, model) for name, model in NETWORKS.items()),
+    *((name, model) for name, model in (NETWORKS | document.NETWORKS_OF_YOUR_OWN).items()),
     *((name, model) for name, model in LEARNERS.items()),
     *((name, model) for name, model in INNER_RULES.items()),
     *((name, model) for name, model in document.DATA.items()),
+    (None, data_options.Folders),
     (None, schema.Training),
     (None, schema.ClassValidation),
     (None, schema.ClassEvaluation),

@@ -38,5 +38,5 @@ def hint(name: Any, known: Collection[str]) -> str:
     Returns:
         str. A question or a sentence with its final mark.
     """
-    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.5)
+    nearest = difflib.get_close_matches(str(name)[:100], list(known), n=1, cutoff=0.5)
     return f"did you mean {nearest[0]!r}?" if nearest else f"expected one of {list(known)}."

@@ -13,15 +13,18 @@ from tfmeta.data.names import resolve
 from tfmeta.recipes.options import (
     Expected,
     Flag,
+    FolderPath,
     ImageSize,
+    MetaBatchSize,
     Named,
     Options,
-    Positive,
+    Pixels,
     Size,
     Text,
     Ways,
     name_of,
     refusal,
+    shown,
 )
 
 # === Sources of data ===
@@ -74,7 +77,7 @@ class TensorFlowDataset(Named):
     def _check_is_no_folder(cls, given: Any) -> Any:
         if isinstance(given, Mapping) and "image_format" in given:
             raise refusal(
-                f"there is no folder {given['name']!r} in {Path.cwd()}, and a data set of "
+                f"there is no folder {shown(given['name'])} in {Path.cwd()}, and a data set of "
                 "TensorFlow Datasets takes no image_format. Give a path that begins with ./ or /."
             )
         return given
@@ -83,9 +86,9 @@ class TensorFlowDataset(Named):
 class ImageFormat(Options):
     """How image files become examples."""
 
-    height: Positive
+    height: Pixels
     """Pixels."""
-    width: Positive
+    width: Pixels
     """Pixels."""
     channels: Annotated[Literal[1, 3], Expected("1 (grey) or 3 (RGB)")] = 3
     """Grey or RGB."""
@@ -94,12 +97,39 @@ class ImageFormat(Options):
 
 
 class Folder(Named):
-    """Your own images: a folder with one sub-folder per class."""
+    """Your own images: a folder with one sub-folder per class.
 
-    name: Text
+    Its classes are split into 64 % for training, 16 % for validation and 20 % for the test. For a
+    recipe that only tests, on classes that a learner was not trained on, give `split: all`.
+    """
+
+    name: FolderPath
     """Path of the folder, for example `./photos`."""
     image_format: ImageFormat | None = None
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
+    split: Annotated[Literal["all"] | None, Expected('"all", or null')] = None
+    """`all`: every class is a test class, and there is none to train on."""
+
+
+class Folders(Options):
+    """Your own images in three folders, each with one sub-folder per class.
+
+    No class may be in two of the folders.
+    """
+
+    train: FolderPath
+    """Path of the folder with the training classes."""
+    validation: FolderPath
+    """Path of the folder with the validation classes."""
+    test: FolderPath
+    """Path of the folder with the test classes."""
+    image_format: ImageFormat | None = None
+    """The size and colours that images are converted to. 84×84 RGB if it is left out."""
+
+    @property
+    def name(self) -> str:
+        """The folders, for messages."""
+        return f"{self.train}, {self.validation} and {self.test}"
 
 
 class Sinusoid(Named):
@@ -126,18 +156,28 @@ NAMED_DATA: dict[str, type[Named]] = {
 REGRESSION_DATA = ("sinusoid", "linear")
 
 
+FOLDERS = ("train", "validation", "test")
+
+
 def source_of(name: str) -> str:
     """Returns which source a data name stands for: itself, "folder" or "tfds"."""
     return name if name in NAMED_DATA else resolve(name).kind
 
 
+def _is_folders(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return "name" not in value and any(split in value for split in FOLDERS)
+    return isinstance(value, Folders)
+
+
 def _check(value: Any) -> Any:
-    name_of(value)
+    if not _is_folders(value):
+        name_of(value)
     return value
 
 
 def _tag(value: Any) -> str:
-    return source_of(name_of(value))
+    return "folders" if _is_folders(value) else source_of(name_of(value))
 
 
 ClassData: TypeAlias = Annotated[
@@ -147,6 +187,7 @@ ClassData: TypeAlias = Annotated[
     | Annotated[MiniImagenet, Tag("mini_imagenet")]
     | Annotated[CifarFS, Tag("cifar_fs")]
     | Annotated[Folder, Tag("folder")]
+    | Annotated[Folders, Tag("folders")]
     | Annotated[TensorFlowDataset, Tag("tfds")],
     Discriminator(_tag),
     BeforeValidator(_check),
@@ -170,7 +211,7 @@ class ClassEpisodes(Options):
     """Support examples per class."""
     n_query: Size = 15
     """Queries per class."""
-    meta_batch_size: Positive = 4
+    meta_batch_size: MetaBatchSize = 4
     """Episodes per meta-batch."""
 
 
@@ -181,5 +222,5 @@ class RegressionEpisodes(Options):
     """Support points per task."""
     n_query: Size = 10
     """Queries per task."""
-    meta_batch_size: Positive = 25
+    meta_batch_size: MetaBatchSize = 25
     """Tasks per meta-batch."""

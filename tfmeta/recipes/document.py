@@ -5,6 +5,7 @@ python -m tfmeta.recipes.document docs/recipes.md
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from tfmeta.files import write_text
 from tfmeta.recipes import data, schema
 from tfmeta.recipes.inner_rules import INNER_RULES
 from tfmeta.recipes.learners import LEARNERS
-from tfmeta.recipes.networks import NETWORKS
+from tfmeta.recipes.networks import NETWORKS, NetworkFunction, SavedNetwork
 from tfmeta.recipes.options import Expected, Options
 
 # Values for examples of keys that have no default, or none that shows anything.
@@ -36,6 +37,22 @@ EXAMPLES: dict[str, Any] = {
     "inner_loss": None,
     "batch_norm": "support",
     "also": [{"n_shot": 5}, {"batch_norm": "running"}],
+    "split": None,
+    "train": "./training_classes",
+    "validation": "./validation_classes",
+    "test": "./test_classes",
+    "sha256": None,
+    "callbacks": [
+        "TerminateOnNaN",
+        {
+            "class_name": "ReduceLROnPlateau",
+            "config": {"monitor": "val_loss", "factor": 0.5, "patience": 3},
+        },
+    ],
+}
+NETWORKS_OF_YOUR_OWN: dict[str, type[Options]] = {
+    "my_module:make_network": NetworkFunction,
+    "./my_network.keras": SavedNetwork,
 }
 DATA: dict[str, type[Options]] = {
     **data.NAMED_DATA,
@@ -57,7 +74,9 @@ recipe for each preset, and more. This page is generated from the code that chec
   options, the name alone is enough.
 - Optimizers and losses are Keras's own, given by a name such as `adam`, or as Keras serialises
   them: `{class_name: Adam, config: {learning_rate: 0.001}}`.
-- Numbers are read as in YAML 1.2, so `1e-3` is a number.
+- Numbers are read as in YAML 1.2: `1e-3` is a number, and `1:30` is text.
+- A file has at most 50,000 bytes, and no key twice. The tables below say which values are accepted;
+  their bounds are far above what a machine can do in a sensible time.
 - A wrong key or value is refused before training starts. The error says where it is, what was
   expected and what was given. For example:
   `learner: inner_steps must be an integer ≥ 0; got 'two'.`
@@ -136,6 +155,47 @@ print(plan.learner(inputs).shape, query_y.shape)
 """
 
 
+OWN_NETWORK = """
+For example, with this function in the file `my_networks.py` in the working directory, the network
+`{name: my_networks:small, width: 32}` is a network of 32 units:
+
+```python
+import keras
+
+
+def small(n_outputs, input_shape, width=16):
+    layers = [
+        keras.Input(input_shape),
+        keras.layers.Flatten(),
+        keras.layers.Dense(width, activation="relu"),
+    ]
+    if n_outputs is not None:  # A learner that takes an encoder compares these features.
+        layers.append(keras.layers.Dense(n_outputs))
+    return keras.Sequential(layers)
+```
+"""
+
+CALLBACKS = """
+Callbacks are Keras's own, given like an optimizer. They see the epochs' results in `history.csv`:
+`loss` and `val_loss` and, for classes, `accuracy` and `val_accuracy`. If a run is interrupted, they
+go on as if it had not been. So only those are accepted whose state follows from the results, and
+`restore_best_weights` is not: a run keeps its best weights in `best.keras` anyway. The learning rate
+can also follow a schedule:
+
+```yaml
+optimizer:
+  class_name: Adam
+  config:
+    learning_rate:
+      module: keras.optimizers.schedules
+      class_name: CosineDecay
+      config: {initial_learning_rate: 1e-3, decay_steps: 10000}
+```
+
+With `dtype_policy: mixed_bfloat16`, the layers of the network compute in half precision, and the
+weights stay in float32."""
+
+
 def page() -> str:
     """Returns the reference of recipes, as Markdown."""
     inherited = "as in `episodes`"
@@ -147,8 +207,12 @@ def page() -> str:
         "`name` is one of the names below, the path of a folder, or the name of any TensorFlow "
         "Datasets data set with an image and a class label. Classes are split into training, "
         "validation and test classes. Regression tasks have no classes: each split draws its tasks "
-        "with a seed of its own.",
+        "with a seed of its own.\n\nA relative path starts at the working directory. A run remembers "
+        "it as an absolute one, so that its commands work elsewhere, too.",
         *_choices("data", DATA),
+        "\n### data: three folders\n",
+        f"{inspect.getdoc(data.Folders)}\n",
+        *_section("data", data.Folders),
         "\n### image_format\n",
         *_section("image_format", data.ImageFormat),
         "\n## episodes\n",
@@ -160,7 +224,8 @@ def page() -> str:
         "\n## network\n",
         "The network gets as many outputs as the largest episode has classes, or one for "
         "regression. For a learner that takes an encoder, it outputs features instead.",
-        *_choices("network", NETWORKS),
+        *_choices("network", NETWORKS | NETWORKS_OF_YOUR_OWN),
+        OWN_NETWORK,
         "\n## learner",
         *_choices("learner", LEARNERS),
         "\n## inner_rule\n",
@@ -168,6 +233,7 @@ def page() -> str:
         *_choices("inner_rule", INNER_RULES),
         "\n## training\n",
         *_section("training", schema.Training),
+        CALLBACKS,
         "\n## validation\n",
         *_section("validation", schema.ClassValidation, inherited),
         "\n## evaluation\n",
@@ -198,7 +264,7 @@ def example(model: type[Options], name: str | None = None) -> dict[str, Any]:
 def _choices(section: str, models: Mapping[str, type[Options]]) -> list[str]:
     lines: list[str] = []
     for name, model in models.items():
-        lines += [f"\n### {section}: {name}\n", f"{(model.__doc__ or '').strip()}\n"]
+        lines += [f"\n### {section}: {name}\n", f"{inspect.getdoc(model)}\n"]
         lines += _section(section, model, name=name)
     return lines
 

@@ -30,6 +30,6 @@ def sentence(error: pydantic.ValidationError) -> str:
     if message.startswith("must be"):
         subject = path.pop() if path else "the recipe"
         message = f"{subject} {message}"
-    elif not path:
+    elif not path and first["type"] != "of_section":
         path = ["the recipe"]
     return ": ".join([*path, message])

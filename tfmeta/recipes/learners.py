@@ -10,15 +10,17 @@ from tfmeta.recipes.inner_rules import InnerRule
 from tfmeta.recipes.options import (
     BatchNorm,
     Expected,
+    Filters,
     Flag,
+    Iterations,
     KerasObject,
     Named,
-    Natural,
-    OptionalNatural,
-    OptionalPositive,
-    Positive,
+    OneOrMoreSteps,
+    OptionalBatchSize,
+    OptionalSteps,
     PositiveNumber,
     Range,
+    Steps,
     known_name,
 )
 
@@ -28,11 +30,11 @@ from tfmeta.recipes.options import (
 class InnerSteps(Named):
     """Options that all learners with inner steps have."""
 
-    inner_steps: Natural = 1
+    inner_steps: Steps = 1
     """Inner steps in meta-training."""
-    test_inner_steps: OptionalNatural = None
+    test_inner_steps: OptionalSteps = None
     """Inner steps outside of meta-training. As many as `inner_steps` if it is null."""
-    inner_batch_size: OptionalPositive = None
+    inner_batch_size: OptionalBatchSize = None
     """Support examples per inner step. All of them if it is null."""
     inner_loss: KerasObject | None = None
     """Loss of the inner steps: a Keras loss. Cross-entropy from logits if it is null, and the mean
@@ -71,10 +73,10 @@ class MAMLPlusPlus(GradientSteps):
 
     name: Literal["maml_plus_plus"]
     inner_learning_rate: PositiveNumber = 0.1
-    inner_steps: Positive = 5
-    multi_step_loss_iterations: Natural = 0
+    inner_steps: OneOrMoreSteps = 5
+    multi_step_loss_iterations: Iterations = 0
     """Iterations over which the loss after each inner step fades out."""
-    first_order_iterations: Natural = 0
+    first_order_iterations: Iterations = 0
     """Iterations at the beginning of meta-training that ignore second derivatives."""
     inner_rule: InnerRule = "per_layer_per_step"
     """How an inner step changes the weights."""
@@ -106,7 +108,7 @@ class Reptile(GradientSteps):
 
     name: Literal["reptile"]
     inner_learning_rate: PositiveNumber = 0.001
-    inner_steps: Natural = 5
+    inner_steps: Steps = 5
     inner_rule: InnerRule = "sgd"
     """How an inner step changes the weights."""
 
@@ -115,9 +117,9 @@ class MetaLSTM(InnerSteps):
     """An LSTM that learns the inner update, together with the initialisation."""
 
     name: Literal["meta_lstm"]
-    inner_steps: Natural = 12
-    hidden_units: Positive = 20
-    """Units of the LSTM that reads the gradients."""
+    inner_steps: Steps = 12
+    hidden_units: Filters = 20
+    """Filters of the LSTM that reads the gradients."""
     forget_bias: Range = (4.0, 5.0)
     """Range of the initial biases of the forget gate."""
     input_bias: Range = (-5.0, -4.0)
@@ -136,7 +138,7 @@ class MatchingNetwork(Named):
     name: Literal["matching_network"]
     full_context: Flag = False
     """Whether LSTMs embed the support set and the queries in each other's context."""
-    processing_steps: Positive = 5
+    processing_steps: OneOrMoreSteps = 5
     """Steps of the LSTM that reads a query. Counts with `full_context` only."""
     temperature: PositiveNumber = 1.0
     """Divisor of the cosine similarities."""

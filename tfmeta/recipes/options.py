@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import reprlib
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal, get_args, get_origin
 
@@ -17,6 +19,18 @@ def refusal(message: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{message}", {"message": message})
 
 
+def shown(value: Any) -> str:
+    """Returns a value as an error shows it, cut if it is long."""
+    text = _SHORT.repr(value)
+    return text if len(text) <= 100 else f"{text[:97]}…"
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 90
+_SHORT.maxlist = _SHORT.maxtuple = _SHORT.maxdict = 20
+_SHORT.maxlevel = 5
+
+
 class Options(pydantic.BaseModel):
     """Base class of a recipe's sections: a mapping with known keys and checked values."""
 
@@ -30,10 +44,10 @@ class Options(pydantic.BaseModel):
         if isinstance(given, cls):
             return given
         if not isinstance(given, Mapping):
-            raise refusal(f"must be a mapping; got {given!r}.")
+            raise refusal(f"must be a mapping; got {shown(given)}.")
         for key in given:
             if key not in cls.model_fields:
-                raise refusal(f"unknown key {key!r}; {hint(key, cls.model_fields)}")
+                raise refusal(f"unknown key {shown(key)}; {hint(key, cls.model_fields)}")
         missing = [
             name
             for name, field in cls.model_fields.items()
@@ -72,19 +86,45 @@ class Expected:
         *others, last = (f'"{choice}"' for choice in get_args(annotation))
         return f"{', '.join(others)} or {last}" if others else last
 
+    def accepts(self, value: Any) -> bool:
+        """Returns whether a value of the right type is accepted."""
+        return True
+
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         text = self.of(source)
-        choices = get_args(source) if get_origin(source) is Literal else ()
+        literals = get_args(source) if get_origin(source) is Literal else ()
+        choices = [choice for choice in literals if isinstance(choice, str)]
 
         def validate(value: Any, validate_type: Any) -> Any:
             try:
-                return validate_type(value)
-            except ValidationError as error:
-                advice = hint(value, choices) if isinstance(value, str) and choices else ""
-                advice = f"; {advice}" if advice.startswith("did you mean") else "."
-                raise refusal(f"must be {text}; got {value!r}{advice}") from error
+                if self.accepts(valid := validate_type(value)):
+                    return valid
+            except ValidationError:
+                pass
+            advice = hint(value, choices) if isinstance(value, str) and choices else ""
+            advice = f"; {advice}" if advice.startswith("did you mean") else "."
+            raise refusal(f"must be {text}; got {shown(value)}{advice}")
 
         return core_schema.no_info_wrap_validator_function(validate, handler(source))
+
+
+class Between(Expected):
+    """Describes a number, a list of numbers or null, and bounds the numbers.
+
+    Args:
+        least: int or float. The least number.
+        most: int or float. The largest number: more than any machine can use.
+        text: str. What is expected, with `{}` for the bounds. Defaults to `"an integer {}"`.
+    """
+
+    def __init__(self, least: float, most: float, text: str = "an integer {}") -> None:
+        bounds = [f"{n:,}" if isinstance(n, int) else f"{n:g}" for n in (least, most)]
+        super().__init__(text.format(f"from {bounds[0]} to {bounds[1]}"))
+        self.least, self.most = least, most
+
+    def accepts(self, value: Any) -> bool:
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        return all(self.least <= number <= self.most for number in numbers)
 
 
 def name_of(value: Any) -> str:
@@ -92,11 +132,11 @@ def name_of(value: Any) -> str:
     if isinstance(value, Named):
         return value.name
     if not isinstance(value, Mapping):
-        raise refusal(f"must be a mapping; got {value!r}.")
+        raise refusal(f"must be a mapping; got {shown(value)}.")
     if "name" not in value:
         raise refusal("missing ['name'].")
     if not isinstance(value["name"], str):
-        raise refusal(f"name must be text; got {value['name']!r}.")
+        raise refusal(f"name must be text; got {shown(value['name'])}.")
     return str(value["name"])
 
 
@@ -105,7 +145,7 @@ def known_name(names: Collection[str]) -> pydantic.BeforeValidator:
 
     def check(value: Any) -> Any:
         if (name := name_of(value)) not in names:
-            raise refusal(f"unknown name {name!r}; {hint(name, names)}")
+            raise refusal(f"unknown name {shown(name)}; {hint(name, names)}")
         return value
 
     return pydantic.BeforeValidator(check)
@@ -114,59 +154,136 @@ def known_name(names: Collection[str]) -> pydantic.BeforeValidator:
 # === Types of values ===
 
 
-def _size(minimum: int) -> pydantic.BeforeValidator:
-    """Returns a validator of an integer, or a range [low, high] of integers."""
+def _check_order(value: Any) -> Any:
+    """Checks that a size is an integer, or a range [low, high] of integers."""
+    bounds = tuple(value) if isinstance(value, list | tuple) else (value, value)
+    if len(bounds) != 2 or any(type(bound) is not int for bound in bounds):
+        raise ValueError("not an integer or two")
+    if bounds[0] > bounds[1]:
+        raise ValueError("not in order")
+    return value if isinstance(value, int) else bounds
 
-    def check(value: Any) -> int | tuple[int, int]:
-        bounds = tuple(value) if isinstance(value, list | tuple) else (value, value)
-        if len(bounds) != 2 or any(type(bound) is not int for bound in bounds):
-            raise ValueError("not an integer or two")
-        if not minimum <= bounds[0] <= bounds[1]:
-            raise ValueError("out of bounds")
-        return value if isinstance(value, int) else (bounds[0], bounds[1])
 
-    return pydantic.BeforeValidator(check)
+def _check_list(value: Any) -> Any:
+    if not isinstance(value, list | tuple):
+        raise ValueError("no list")
+    return value
+
+
+def _check_rising(value: tuple[float, float]) -> tuple[float, float]:
+    if value[0] > value[1]:
+        raise ValueError("not in order")
+    return value
 
 
 def _check_keras(value: Any) -> Any:
     if not isinstance(value, str) and not (isinstance(value, Mapping) and "class_name" in value):
         raise ValueError("not a name or a serialised object")
+    check_plain(value)
     return value
 
 
-Text = Annotated[str, Expected("text")]
+def absolute(path: str) -> str:
+    """Returns a path without its need of a working directory, which a run must not depend on."""
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def check_plain(value: Any) -> None:
+    """Raises a ValueError unless a value is plain and small: texts and numbers, also in lists.
+
+    Args:
+        value: The value, as YAML and JSON know it.
+    """
+    left, n_values = [value], 0
+    while left:
+        part = left.pop()
+        n_values += 1
+        if n_values > MOST_PARTS:
+            raise ValueError("too many values")
+        if isinstance(part, Mapping):
+            if not all(isinstance(key, str) for key in part):
+                raise ValueError("a key is no text")
+            left += [*part, *part.values()][: MOST_PARTS + 1]
+        elif isinstance(part, list | tuple):
+            left += part[: MOST_PARTS + 1]
+        elif isinstance(part, int | float):
+            if not abs(part) <= MOST_PLAIN:
+                raise ValueError("not finite, or too large")
+        elif not (part is None or (isinstance(part, str) and len(part) <= MOST_PARTS)):
+            raise ValueError("no plain value")
+
+
+# Bounds of integers without a meaning of their own, such as those of an optimizer.
+MOST_PLAIN = 10**9
+# Bound of the values in a serialised object, and of the letters in one of its texts.
+MOST_PARTS = 1_000
+# Bounds of sizes that a machine can hold.
+MOST_STEPS = 1_000
+MOST_FILTERS = 2_048
+MOST_UNITS = 16_384
+MOST_PIXELS = 2_048
+MOST_EPISODES = 1_000_000
+
+Text = Annotated[str, Field(max_length=10_000), Expected("text")]
 Flag = Annotated[bool, Expected("true or false")]
-Natural = Annotated[int, Field(ge=0), Expected("an integer ≥ 0")]
-Positive = Annotated[int, Field(ge=1), Expected("an integer > 0")]
-TwoOrMore = Annotated[int, Field(ge=2), Expected("an integer ≥ 2")]
-OptionalNatural = Annotated[Annotated[int, Field(ge=0)] | None, Expected("an integer ≥ 0, or null")]
-OptionalPositive = Annotated[
-    Annotated[int, Field(ge=1)] | None, Expected("an integer > 0, or null")
+# The numbers of inner steps, and of those of an LSTM.
+Steps = Annotated[int, Between(0, MOST_STEPS)]
+OneOrMoreSteps = Annotated[int, Between(1, MOST_STEPS)]
+OptionalSteps = Annotated[int | None, Between(0, MOST_STEPS, "an integer {}, or null")]
+Iterations = Annotated[int, Between(0, MOST_PLAIN)]
+Filters = Annotated[int, Between(1, MOST_FILTERS)]
+FiltersOrNone = Annotated[int, Between(0, MOST_FILTERS)]
+Epochs = Annotated[int, Between(1, 1_000_000)]
+Seed = Annotated[int, Between(0, 2**32 - 1)]
+Episodes = Annotated[int, Between(1, MOST_EPISODES)]
+# A confidence interval needs two.
+TestEpisodes = Annotated[int, Between(2, MOST_EPISODES)]
+Pixels = Annotated[int, Between(1, MOST_PIXELS)]
+MetaBatchSize = Annotated[int, Between(1, 100_000)]
+OptionalBatchSize = Annotated[int | None, Between(1, 1_000_000, "an integer {}, or null")]
+Number = Annotated[
+    float, Field(allow_inf_nan=False), Between(-1_000_000, 1_000_000, "a number {}")
 ]
-Number = Annotated[float, Field(allow_inf_nan=False), Expected("a number")]
-PositiveNumber = Annotated[float, Field(gt=0, allow_inf_nan=False), Expected("a number > 0")]
+# Within float32, in which smaller numbers are 0.
+PositiveNumber = Annotated[
+    float, Field(allow_inf_nan=False), Between(1e-30, 1_000_000, "a number {}")
+]
 Range = Annotated[
-    tuple[float, float], Field(strict=False), Expected("a range [low, high] of numbers")
+    tuple[
+        Annotated[float, Field(strict=True, allow_inf_nan=False)],
+        Annotated[float, Field(strict=True, allow_inf_nan=False)],
+    ],
+    Field(strict=False),
+    pydantic.AfterValidator(_check_rising),
+    pydantic.BeforeValidator(_check_list),
+    Between(-1_000_000, 1_000_000, "a range [low, high] of numbers {}"),
 ]
 Widths = Annotated[
-    tuple[Annotated[int, Field(ge=1)], ...],
-    Field(strict=False),
-    Expected("a list of integers > 0"),
+    tuple[Annotated[int, Field(strict=True)], ...],
+    Field(strict=False, max_length=100),
+    pydantic.BeforeValidator(_check_list),
+    Between(1, MOST_UNITS, "a list of at most 100 integers {}"),
 ]
 ImageSize = Annotated[
-    tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None,
+    tuple[Annotated[int, Field(strict=True)], Annotated[int, Field(strict=True)]] | None,
     Field(strict=False),
-    Expected("[height, width] in pixels, or null"),
+    Between(1, MOST_PIXELS, "[height, width] in pixels, {}, or null"),
 ]
 Size = Annotated[
     int | tuple[int, int],
-    _size(1),
-    Expected("an integer > 0, or a range [low, high] of such integers"),
+    pydantic.BeforeValidator(_check_order),
+    Between(1, 100_000, "an integer {}, or a range [low, high] of such integers"),
 ]
 Ways = Annotated[
     int | tuple[int, int],
-    _size(2),
-    Expected("an integer ≥ 2, or a range [low, high] of such integers"),
+    pydantic.BeforeValidator(_check_order),
+    Between(2, 100_000, "an integer {}, or a range [low, high] of such integers"),
+]
+FolderPath = Annotated[
+    str,
+    Field(min_length=1, max_length=4_096),
+    pydantic.AfterValidator(absolute),
+    Expected("the path of a folder"),
 ]
 KerasObject = Annotated[
     str | dict[str, Any],

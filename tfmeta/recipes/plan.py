@@ -7,29 +7,22 @@ import copy
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import keras
 
-from tfmeta import backbones, data, learners
+from tfmeta import data, learners
 from tfmeta.data.names import resolve
 from tfmeta.learners import MetaLearner
+from tfmeta.recipes.data import Folder, Folders
 from tfmeta.recipes.learners import ANIL, InnerSteps
+from tfmeta.recipes.network_makers import make_network
+from tfmeta.recipes.networks import SavedNetwork
 from tfmeta.recipes.schema import Recipe
-from tfmeta.recipes.setting import Setting, Split, naming
-
-# Makes a network of the number of outputs (None for features), the example shape and options.
-NETWORKS: dict[str, Callable[..., keras.Model]] = {
-    "conv4": backbones.conv4,
-    "film_conv4": backbones.film_conv4,
-    "linear": backbones.linear,
-    "mlp": backbones.mlp,
-    "relation_encoder": lambda n_outputs, input_shape, **options: backbones.relation_encoder(
-        input_shape, **options
-    ),
-}
-
+from tfmeta.recipes.setting import Setting, Split, check_learner, naming
+from tfmeta.recipes.sizes import check_sizes
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
@@ -61,15 +54,52 @@ def prepare(recipe: Recipe, data_dir: str | os.PathLike[str] | None = None) -> P
         The plan; all of its data sets of episodes can be made.
 
     Raises:
-        ValueError: If there are no such data, they have too few classes or examples, or an option
-            of the network, the learner or the optimizer does not fit.
+        ValueError: If there are no such data, they have too few classes or examples, a class is in
+            two splits, or an option of the network, the learner, the optimizer or the evaluation
+            does not fit. The message names the recipe's file and the section.
     """
+    with recipe.naming_file():
+        return _prepared(recipe, data_dir)
+
+
+def _prepared(recipe: Recipe, data_dir: str | os.PathLike[str] | None) -> Plan:
+    if isinstance(recipe.data, Folder) and recipe.data.split is not None:
+        raise ValueError(
+            "data: with split: all there are no classes to train on. Leave it out, or give "
+            "folders for train, validation and test."
+        )
     (train,) = settings(recipe, "train", data_dir)
     (validation,) = settings(recipe, "validation", data_dir)
     tests = settings(recipe, "test", data_dir)
+    _check_disjoint((train, validation, tests[0]))
     for setting in (train, validation, *tests):
         setting.episodes()
-    return Plan(recipe, make_learner(recipe, train.source.example_shape), train, validation, tests)
+    learner = make_learner(recipe, train.source.example_shape)
+    _check_rate(learner, make_callbacks(recipe))
+    check_learner(learner, (validation, *tests))
+    return Plan(recipe, learner, train, validation, tests)
+
+
+def _check_rate(learner: MetaLearner, callbacks: Sequence[keras.callbacks.Callback]) -> None:
+    """Checks that a callback that lowers the outer learning rate can do so."""
+    lowers = any(isinstance(c, keras.callbacks.ReduceLROnPlateau) for c in callbacks)
+    if lowers and not isinstance(learner.optimizer.learning_rate, keras.Variable):
+        raise ValueError(
+            "training: callbacks: ReduceLROnPlateau needs an optimizer whose learning rate is a "
+            "number; it follows a schedule."
+        )
+
+
+def _check_disjoint(settings: Sequence[Setting]) -> None:
+    """Checks that the settings share no class and have examples of one shape."""
+    splits_of: dict[str, str] = {}
+    for setting in settings:
+        for name in getattr(setting.source, "class_names", ()):
+            if (split := splits_of.setdefault(name, setting.split)) != setting.split:
+                raise ValueError(
+                    f"data: the class {name!r} is in {split} and in {setting.split}, but a class "
+                    "must be in one split only: remove or rename its folder in one of them."
+                )
 
 
 def settings(
@@ -104,6 +134,8 @@ def settings(
         options = recipe.episodes.model_dump(mode="json")
         for given in (section.given() if section else {}, changes):
             options |= {name: value for name, value in given.items() if name in sizes}
+        with naming("episodes"):
+            check_sizes(options, source.example_shape)
         return Setting(
             recipe,
             split,
@@ -135,11 +167,18 @@ def load_data(recipe: Recipe, split: Split, data_dir: str | os.PathLike[str] | N
         ValueError: If there are no such data, or an option does not fit.
     """
     options = recipe.data.given()
-    name = options.pop("name")
-    if not recipe.is_regression:
-        options["split"] = split
-        if data_dir is not None and resolve(recipe.data.name).has_data_dir:
-            options["data_dir"] = data_dir
+    if isinstance(recipe.data, Folders):
+        if split == "all":
+            raise ValueError("data: of three folders, name one: train, validation or test.")
+        folders = {name: options.pop(name) for name in ("train", "validation", "test")}
+        name: str | Path = Path(folders[split])
+        options["split"] = "all"
+    else:
+        name = options.pop("name")
+        if not recipe.is_regression:
+            options["split"] = options.get("split") or split
+            if data_dir is not None and resolve(name).has_data_dir:
+                options["data_dir"] = data_dir
     with naming("data"):
         if options.get("image_format") is not None:
             options["image_format"] = data.ImageFormat(**options["image_format"])
@@ -164,13 +203,19 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
     n_way = recipe.episodes.n_way if not recipe.is_regression else 1
     n_outputs = max(n_way) if isinstance(n_way, tuple) else n_way
     learner_class = learners.get(recipe.learner.name)
-    with _seeded(recipe.training.seed):
+    policy = recipe.training.dtype_policy
+    if isinstance(recipe.network, SavedNetwork) and policy != "float32":
+        raise ValueError(
+            f"training: dtype_policy {policy} is for a network that tfmeta makes; a saved network "
+            "keeps the precision that it was saved with."
+        )
+    with _seeded(recipe.training.seed), _computing_in(policy):
         with naming("network"):
-            network = NETWORKS[recipe.network.name](
+            network = make_network(
+                recipe.network,
                 # An encoder has no outputs for classes.
                 None if learner_class.takes == "encoder" else n_outputs,
-                input_shape=example_shape,
-                **_options(recipe.network),
+                example_shape,
             )
         options = _options(recipe.learner)
         if recipe.is_regression and isinstance(recipe.learner, InnerSteps):
@@ -190,10 +235,51 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
     return learner
 
 
+def make_callbacks(recipe: Recipe) -> list[keras.callbacks.Callback]:
+    """Makes the callbacks of a recipe.
+
+    Args:
+        recipe: Recipe. The recipe.
+
+    Raises:
+        ValueError: If an option of a callback does not fit, or it watches what is not measured.
+    """
+    measured = ["loss", "val_loss"]
+    measured += [] if recipe.is_regression else ["accuracy", "val_accuracy"]
+    callbacks = []
+    for i, given in enumerate(recipe.training.callbacks):
+        given = {"class_name": given} if isinstance(given, str) else dict(given)
+        name, config = given.pop("class_name"), given.pop("config", {})
+        with naming(f"training: callbacks[{i}]: {name}"):
+            if given:
+                raise ValueError(f"a callback has class_name and config; got {sorted(given)}, too.")
+            callback = getattr(keras.callbacks, name)(**config)
+            monitor = getattr(callback, "monitor", None)
+            if monitor is not None and monitor not in measured:
+                raise ValueError(f"monitor must be one of {measured}; got {monitor!r}.")
+            if getattr(callback, "restore_best_weights", False):
+                raise ValueError(
+                    "leave restore_best_weights out: a run keeps its best weights anyway."
+                )
+            callbacks.append(callback)
+    return callbacks
+
+
 def _options(section: Any) -> dict[str, Any]:
     options: dict[str, Any] = copy.deepcopy(section.given())
     del options["name"]
     return options
+
+
+@contextlib.contextmanager
+def _computing_in(policy: str) -> Iterator[None]:
+    """Makes the layers that are made meanwhile compute in a precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 @contextlib.contextmanager

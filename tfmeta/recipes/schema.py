@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import pydantic
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 
 from tfmeta.recipes.data import (
     REGRESSION_DATA,
@@ -22,40 +24,76 @@ from tfmeta.recipes.learners import Learner
 from tfmeta.recipes.networks import Network
 from tfmeta.recipes.options import (
     BatchNorm,
+    Episodes,
+    Epochs,
+    Expected,
     KerasObject,
-    Natural,
-    OptionalNatural,
     Options,
-    Positive,
+    OptionalSteps,
+    Seed,
+    TestEpisodes,
     Text,
-    TwoOrMore,
     refusal,
+    shown,
 )
+from tfmeta.recipes.sizes import check_sizes
 from tfmeta.recipes.yaml_files import read_yaml
 
 
 def _check_is_list(value: Any) -> Any:
     if not isinstance(value, list | tuple):
-        raise refusal(f"must be a list of mappings; got {value!r}.")
+        raise refusal(f"must be a list of mappings; got {shown(value)}.")
+    if len(value) > 100:
+        raise refusal(f"must be a list of at most 100 entries; got {len(value):,}.")
     return value
-
-
-class Training(Options):
-    """How `fit` runs."""
-
-    epochs: Positive
-    """Number of epochs. After each one the learner is validated and saved."""
-    steps_per_epoch: Positive
-    """Meta-batches per epoch."""
-    optimizer: KerasObject
-    """The outer optimizer, as Keras serialises it."""
-    seed: Natural = 0
-    """Seed of the initial weights and of the episodes."""
 
 
 # A YAML list, stored as a tuple.
 T = TypeVar("T")
 Settings = Annotated[tuple[T, ...], Field(strict=False), BeforeValidator(_check_is_list)]
+
+# An interrupted run can bring these back to the state that they had; see `tfmeta.training`.
+CALLBACKS = ("EarlyStopping", "ReduceLROnPlateau", "TerminateOnNaN")
+
+
+def _check_callbacks(value: Any) -> Any:
+    expected = f"must be a list of {', '.join(CALLBACKS)}, which an interrupted run can restore"
+    if not isinstance(value, list | tuple):
+        raise refusal(f"{expected}; got {shown(value)}.")
+    names = [each.get("class_name") if isinstance(each, Mapping) else each for each in value]
+    for name in names:
+        if name not in CALLBACKS:
+            raise refusal(f"{expected}; got {shown(name)}.")
+        if names.count(name) > 1:
+            raise refusal(f"must be a list with each callback once; got {name} twice.")
+    return value
+
+
+Callbacks = Annotated[
+    tuple[KerasObject, ...],
+    Field(strict=False),
+    Expected("a list of Keras callbacks"),
+    BeforeValidator(_check_callbacks),
+]
+
+
+class Training(Options):
+    """How `fit` runs."""
+
+    epochs: Epochs
+    """Number of epochs. After each one the learner is validated and saved."""
+    steps_per_epoch: Epochs
+    """Meta-batches per epoch."""
+    optimizer: KerasObject
+    """The outer optimizer, as Keras serialises it."""
+    seed: Seed = 0
+    """Seed of the initial weights and of the episodes."""
+    callbacks: Callbacks = ()
+    """Keras callbacks: `EarlyStopping`, `ReduceLROnPlateau` and `TerminateOnNaN`."""
+    dtype_policy: Annotated[
+        Literal["float32", "mixed_bfloat16", "mixed_float16"], Expected()
+    ] = "float32"
+    """The precision in which the base network computes, as a Keras dtype policy."""
 
 
 # === Validation and test: the episodes' options that differ, and how many episodes ===
@@ -64,16 +102,16 @@ Settings = Annotated[tuple[T, ...], Field(strict=False), BeforeValidator(_check_
 class Validation(Options):
     """How a learner is validated after each epoch."""
 
-    n_episodes: Positive
+    n_episodes: Episodes
     """Number of episodes, rounded up to whole meta-batches."""
 
 
 class Setting(Options):
     """A further test setting: each option that differs from the evaluation's own."""
 
-    n_episodes: TwoOrMore | None = None
+    n_episodes: TestEpisodes | None = None
     """Number of test episodes, if it differs."""
-    inner_steps: OptionalNatural = None
+    inner_steps: OptionalSteps = None
     """The most inner steps to measure after, if it differs."""
     batch_norm: BatchNorm | None = None
     """How batch norm normalises, if not as in meta-training."""
@@ -82,9 +120,9 @@ class Setting(Options):
 class Evaluation(Options):
     """How the best learner is tested."""
 
-    n_episodes: TwoOrMore
+    n_episodes: TestEpisodes
     """Number of test episodes."""
-    inner_steps: OptionalNatural = None
+    inner_steps: OptionalSteps = None
     """Measure after 0, 1, … this many inner steps, too. Not measured if it is null."""
 
 
@@ -155,6 +193,43 @@ class Recipe(Options):
     protocol: Text
     """The test protocol in words, for the model's card."""
 
+    # The file that it was read from, for errors that are found later.
+    _file: Path | None = pydantic.PrivateAttr(None)
+
+    def __eq__(self, other: object) -> bool:
+        return type(other) is type(self) and other.to_dict() == self.to_dict()
+
+    @contextlib.contextmanager
+    def naming_file(self) -> Iterator[None]:
+        """Prefixes errors in the values of this recipe with the file that it was read from."""
+        try:
+            yield
+        except ValueError as error:
+            if self._file is None:
+                raise
+            raise ValueError(f"{self._file}: {error}") from error
+
+    @pydantic.model_validator(mode="after")
+    def _check_sizes(self) -> Self:
+        for section, sizes in self.all_sizes().items():
+            try:
+                check_sizes(sizes)
+            except ValueError as error:
+                message = {"message": f"{section}: {error}"}
+                raise PydanticCustomError("of_section", "{message}", message) from error
+        return self
+
+    def all_sizes(self) -> dict[str, dict[str, Any]]:
+        """Returns the sizes of the episodes by the section that they are for."""
+        own = self.episodes.model_dump(mode="json")
+        sections = {"episodes": self.episodes, "validation": self.validation}
+        sections["evaluation"] = self.evaluation
+        sections |= {f"evaluation: also[{i}]": e for i, e in enumerate(self.evaluation.also)}
+        return {
+            name: own | {k: v for k, v in section.given().items() if k in own}
+            for name, section in sections.items()
+        }
+
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Recipe:
         """Reads and checks a recipe.
@@ -175,9 +250,11 @@ class Recipe(Options):
             raise ValueError(f"No recipe at {path}: expected a YAML file or a folder with one.")
         content = read_yaml(file)
         try:
-            return cls.from_dict(content)
+            recipe = cls.from_dict(content)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from error
+        recipe._file = file
+        return recipe
 
     @classmethod
     def from_dict(cls, content: Any) -> Recipe:
@@ -203,7 +280,8 @@ class Recipe(Options):
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain values, for YAML: what was given, and the seed."""
-        return {**self.given(), "training": self.training.model_dump(mode="json")}
+        training = {**self.training.given(), "seed": self.training.seed}
+        return {**self.given(), "training": training}
 
     def with_training(self, **changes: Any) -> Recipe:
         """Returns the recipe with other options of its training, such as `epochs` or `seed`.
@@ -215,7 +293,9 @@ class Recipe(Options):
             ValueError: If there is no such option, or a value is wrong.
         """
         content = self.to_dict()
-        return self.from_dict({**content, "training": {**content["training"], **changes}})
+        changed = self.from_dict({**content, "training": {**content["training"], **changes}})
+        changed._file = self._file
+        return changed
 
 
 class ClassRecipe(Recipe):

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import tensorflow as tf
 
+from tfmeta.learners import MetaLearner
 from tfmeta.recipes.options import BatchNorm
 from tfmeta.recipes.schema import Recipe
 
@@ -67,6 +68,40 @@ class Setting:
         """The most classes that an episode has; None for regression tasks."""
         n_way = self.options.get("n_way")
         return max(n_way) if isinstance(n_way, Sequence) else n_way
+
+
+def check_learner(
+    learner: MetaLearner, settings: Sequence[Setting], inner_steps: int | None = None
+) -> None:
+    """Checks that a learner can be measured in these settings.
+
+    Args:
+        learner: MetaLearner. The learner.
+        settings: sequence of Setting. The settings.
+        inner_steps: int. The most inner steps to measure after, instead of the settings' own.
+            Defaults to None.
+
+    Raises:
+        ValueError: If an episode has more classes than the learner has outputs, or its inner rule
+            knows fewer steps.
+    """
+    own = settings[0]
+    outputs = learner.prediction_shape(own.source.example_shape)
+    rule = getattr(learner, "inner_rule", None)
+    most_steps = getattr(rule, "max_inner_steps", None)
+    for setting in settings:
+        if outputs is not None and (n_way := setting.largest_n_way or 0) > outputs[-1]:
+            raise ValueError(
+                f"{own.recipe.name} is tested on {n_way} classes per episode, but this learner "
+                f"tells {outputs[-1]} apart: choose another recipe, or another learner."
+            )
+        steps = setting.inner_steps if inner_steps is None else inner_steps
+        if most_steps is not None and steps is not None and steps > most_steps:
+            raise ValueError(
+                f"{own.recipe.name} is measured after up to {steps} inner steps, but the inner "
+                f"rule of this learner knows {most_steps}, those of meta-training: lower the "
+                "evaluation's inner_steps, or raise the learner's."
+            )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import numpy as np
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import MetaLearner
 from tfmeta.networks import batch_norm_layers
-from tfmeta.recipes.setting import Setting
+from tfmeta.recipes.setting import Setting, check_learner
 from tfmeta.report import Report
 
 
@@ -38,15 +38,8 @@ def measure(
         ValueError: If the learner has fewer outputs than an episode has classes, or `inner_steps`
             is given and it has no inner steps.
     """
+    check_learner(learner, settings, inner_steps)
     own = settings[0]
-    outputs = learner.prediction_shape(own.source.example_shape)
-    if outputs is not None:
-        for setting in settings:
-            if (n_way := setting.largest_n_way or 0) > outputs[-1]:
-                raise ValueError(
-                    f"{own.recipe.name} is tested on {n_way} classes per episode, but this learner "
-                    f"tells {outputs[-1]} apart: choose another recipe, or another learner."
-                )
     return Report(
         tuple(_measured(learner, setting, n_episodes, inner_steps) for setting in settings),
         protocol=own.recipe.protocol,

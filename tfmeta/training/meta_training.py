@@ -13,11 +13,12 @@ from tfmeta import plots, signals
 from tfmeta.files import write_text
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
-from tfmeta.recipes.plan import Plan, prepare
+from tfmeta.recipes.plan import Plan, make_callbacks, prepare
 from tfmeta.report import Report
 from tfmeta.training.details import data_line, machine, versions, write_details
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.measuring import measure
+from tfmeta.training.restored_callbacks import RestoredCallbacks, fixed_learning_rate
 from tfmeta.training.resuming import describe, resume
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
@@ -109,6 +110,9 @@ def _fit(plan: Plan, folder: Path) -> None:
         return
     print(data_line(plan), flush=True)
     steps = progress.epoch * training.steps_per_epoch + progress.step
+    callbacks = RestoredCallbacks(
+        make_callbacks(recipe), learner, fixed_learning_rate(plan.learner), progress.history
+    )
     validation = plan.validation
     with signals.deferred() as deferral:
         learner.fit(
@@ -119,6 +123,7 @@ def _fit(plan: Plan, folder: Path) -> None:
             validation_data=validation.episodes(),
             validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
             callbacks=[
+                callbacks,
                 keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
                 # The last one, to learn what others decide, such as to stop.
                 EpochSaver(
