@@ -33,7 +33,7 @@ from tiny_runs import (
 )
 
 from tfmeta import keras_internals, training
-from tfmeta.recipes import plan
+from tfmeta.recipes import network_makers, plan
 from tfmeta.recipes.plan import Plan, prepare
 from tfmeta.signals import Stopped
 from tfmeta.training import checkpoint, resuming
@@ -47,7 +47,7 @@ TEMPORARY = ".best.0123456789abcdef0123456789abcdef.keras"
 
 @pytest.fixture(autouse=True)
 def network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
+    monkeypatch.setitem(network_makers.NETWORKS, "linear", dropout_network)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run with all states, which was not interrupted."""
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(plan.NETWORKS, "linear", dropout_network)
+        patch.setitem(network_makers.NETWORKS, "linear", dropout_network)
         training.train(recipe_of(ALL_STATES), folder)
     return folder
 
@@ -525,8 +525,8 @@ def test_a_change_of_a_folder_of_images_is_noticed(photos: Path, tmp_path: Path)
     changes = [
         (lambda: shutil.copy(image, photos / "class3" / "9.png"), "'class3' had 8 examples, has 9"),
         (lambda: (photos / "class3" / "9.png").unlink(), None),
-        (lambda: image.rename(image.with_name("7.png")), "the files or the version changed"),
-        (lambda: image.with_name("7.png").rename(image), None),
+        (lambda: image.rename(image.with_name("70.png")), "the files or the version changed"),
+        (lambda: image.with_name("70.png").rename(image), None),
         (
             lambda: image.write_bytes(image.read_bytes() + b"more"),
             "the files or the version changed",

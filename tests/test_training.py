@@ -16,7 +16,7 @@ from tiny_runs import ALL_STATES, CONTENT, dropout_network, recipe_of, rows
 
 from tfmeta import training
 from tfmeta.evaluation import evaluate
-from tfmeta.recipes import Recipe, plan
+from tfmeta.recipes import Recipe, network_makers, plan
 from tfmeta.signals import deferred
 from tfmeta.training import checkpoint, meta_training
 from tfmeta.training.checkpoint import Progress
@@ -75,7 +75,7 @@ def test_the_details_tell_versions_and_preprocessing(run: Path) -> None:
 def test_the_details_list_the_classes_of_each_split(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
+    monkeypatch.setitem(network_makers.NETWORKS, "linear", dropout_network)
     recipe = recipe_of(ALL_STATES, epochs=1, steps_per_epoch=1)
     training.train(recipe, tmp_path)
     details = json.loads((tmp_path / "run.json").read_text())
@@ -218,7 +218,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
 def test_dropout_masks_differ_between_epochs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(plan.NETWORKS, "linear", dropout_network)
+    monkeypatch.setitem(network_makers.NETWORKS, "linear", dropout_network)
     learner = plan.make_learner(recipe_of(ALL_STATES), (8, 8, 1))
     with deferred() as deferral:
         callback = EpochSaver(tmp_path, Progress({}), 3, False, deferral)

@@ -19,7 +19,7 @@ import keras
 import numpy as np
 
 from tfmeta import files, training
-from tfmeta.recipes import Recipe, plan
+from tfmeta.recipes import Recipe, network_makers
 from tfmeta.training import checkpoint
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.run_folder import CHECKPOINT
@@ -135,7 +135,7 @@ POINTS = {
 
 def killed_run(folder: Path, point: str) -> None:
     """Runs a recipe until it is killed in or after the second epoch."""
-    plan.NETWORKS["linear"] = dropout_network
+    network_makers.NETWORKS["linear"] = dropout_network
 
     def kill() -> None:
         os.kill(os.getpid(), signal.SIGKILL)
