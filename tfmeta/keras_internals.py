@@ -170,6 +170,29 @@ def install_moments(moments: Callable[..., Any]) -> None:
 original_moments = tf.nn.moments
 
 
+# === Graphs ===
+
+
+def current_graph() -> tf.Graph | None:
+    """Returns the graph in which operations are created now; None if they run at once."""
+    return None if tf.executing_eagerly() else tf.compat.v1.get_default_graph()
+
+
+def in_control_flow_of(graph: tf.Graph | None) -> bool:
+    """Returns whether operations are created in a graph, or in loops and branches of it.
+
+    Rests on TensorFlow's classes of graphs for the bodies of loops and for branches.
+    """
+    from tensorflow.python.ops import control_flow_v2_func_graphs as bodies
+
+    now = current_graph()
+    while now is not graph and isinstance(
+        now, bodies.CondBranchFuncGraph | bodies.WhileBodyFuncGraph | bodies.WhileCondFuncGraph
+    ):
+        now = now.outer_graph
+    return now is graph
+
+
 # === Operations ===
 
 

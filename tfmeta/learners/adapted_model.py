@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.layout import Layout
+from tfmeta.networks import warn_of_unregistered
 
 
 class PredictsTasks(Protocol):
@@ -96,6 +97,11 @@ class AdaptedModel(keras.Model):
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
         flat = [weight.value for weight in self._flat]
         return self.learner.predict_with(self._layout, flat, query_x, training)
+
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the model; see `keras.Model.save`. Warns of what its file needs to load."""
+        warn_of_unregistered(self)
+        super().save(*args, **kwargs)
 
     def get_config(self) -> dict[str, Any]:
         return {

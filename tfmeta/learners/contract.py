@@ -145,7 +145,7 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             The model; None if no plain Keras model does what `predict_task` does.
 
         Raises:
-            NotCopyableError: If Keras cannot copy a network that would be part of it.
+            NotCopyableError: If a network that would be part of it cannot be copied.
         """
         return None
 

@@ -17,7 +17,13 @@ from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.layout import Layout
 from tfmeta.learners.meta_training import MetaTraining
 from tfmeta.learners.task_inputs import check_support
-from tfmeta.networks import BatchNorm, NotCopyableError
+from tfmeta.networks import (
+    BatchNorm,
+    NotCopyableError,
+    check_batch_norm,
+    clone,
+    warn_of_unregistered,
+)
 
 # Compiled functions of adapted models that a learner keeps, one for each size of a task's state.
 MOST_PREDICT_FUNCTIONS = 16
@@ -193,6 +199,11 @@ class MetaLearner(MetaTraining):
 
     # === Saving, and other modes ===
 
+    def save(self, *args: Any, **kwargs: Any) -> None:
+        """Saves the learner; see `keras.Model.save`. Warns of what its file needs to load."""
+        warn_of_unregistered(self)
+        super().save(*args, **kwargs)
+
     def save_to_preset(
         self, folder: str | os.PathLike[str], image_format: ImageFormat | None = None
     ) -> None:
@@ -269,21 +280,15 @@ class MetaLearner(MetaTraining):
         >>> tfmeta.from_preset("maml_glyphs_5w1s").with_batch_norm("support").batch_norm
         'support'
         """
-        config = self.get_config()
-        if "batch_norm" not in config:
+        check_batch_norm(batch_norm)
+        if not hasattr(self, "batch_norm"):
             raise ValueError(f"A {type(self).__name__} knows no modes of batch norm.")
-        other = type(self).from_config({**config, "batch_norm": batch_norm})
         if not self.built:
             raise ValueError(
                 f"This {type(self).__name__} has no weights yet: train it, adapt it or call it "
                 "once before with_batch_norm."
             )
-        if not other.built:
-            if self.example_shape is None:
-                raise ValueError(
-                    f"This {type(self).__name__} does not tell the shape of its examples: adapt it "
-                    "or call it once before with_batch_norm."
-                )
-            other.build({"support_x": (None, None, *self.example_shape)})
-        other.set_weights(self.get_weights())
+        other = clone(self)
+        other.batch_norm = batch_norm
+        other._adapt_function, other._predict_functions = None, OrderedDict()
         return other

@@ -17,14 +17,15 @@ from tfmeta.networks.calling import (
     prepare_network,
     values_of,
 )
+from tfmeta.networks.cloning import NotCopyableError, clone
 from tfmeta.networks.copies import (
-    NotCopyableError,
     copy_with_statistics,
     copy_with_values,
     repeated,
 )
 from tfmeta.networks.episode import Normalization
 from tfmeta.networks.pairs import Pairs
+from tfmeta.networks.registration import warn_of_unregistered
 
 __all__ = [
     "MODES",
@@ -37,6 +38,7 @@ __all__ = [
     "call_shared_network",
     "carry_over",
     "check_batch_norm",
+    "clone",
     "copy_with_statistics",
     "copy_with_values",
     "normalises_together",
@@ -46,4 +48,5 @@ __all__ = [
     "repeated",
     "statistics_of",
     "values_of",
+    "warn_of_unregistered",
 ]

@@ -39,6 +39,28 @@ def prepare_network(network: keras.Model) -> None:
     prepare_convolutions(network)
 
 
+class _Scope(keras.StatelessScope):
+    """A task's values of the variables, which layers must not read in a `tf.function`.
+
+    A `tf.function` keeps the values that it read in its first call, those of another step.
+    """
+
+    def __init__(self, name: str, mapping: list[tuple[keras.Variable, tf.Tensor]]) -> None:
+        super().__init__(state_mapping=mapping, collect_losses=True)
+        self._network = name
+        self._graph = keras_internals.current_graph()
+
+    def get_current_value(self, variable: keras.Variable) -> tf.Tensor:
+        value = super().get_current_value(variable)
+        if value is not None and not keras_internals.in_control_flow_of(self._graph):
+            raise ValueError(
+                f"A layer of {self._network!r} uses its weight {variable.path!r} in a tf.function, "
+                "which would keep the values of one inner step for all others: remove "
+                "@tf.function there; the learner compiles what it calls."
+            )
+        return value
+
+
 def call_network(
     network: keras.Model,
     trainable: list[tf.Tensor],
@@ -75,7 +97,7 @@ def call_network(
     pairs, x = (x, x.joined()) if isinstance(x, Pairs) else (None, x)
     prepare_network(network)
     with (
-        keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope,
+        _Scope(network.name, mapping) as scope,
         in_episode(Episode(normalization, mask, x, pairs)),
     ):
         outputs = network(x, training=training)

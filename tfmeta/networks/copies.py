@@ -9,46 +9,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import keras_internals
 from tfmeta.networks.batch_norm import statistics_of
-
-
-class NotCopyableError(ValueError):
-    """Raised if Keras cannot copy a model."""
-
-
-def copy_model(model: keras.Model) -> keras.Model:
-    """Makes a new model of the same class, configuration and weights.
-
-    Raises:
-        NotCopyableError: If a subclass of `keras.Model` has no complete `get_config`.
-    """
-    # A user's classes need not be registered to be copied within the process. Keras's own classes
-    # are left out: Keras knows them, and refuses some of them under their bare names.
-    classes = {
-        type(layer).__name__: type(layer)
-        for layer in keras_internals.layers_of(model)
-        if not type(layer).__module__.startswith("keras.")
-    }
-    try:
-        with keras.saving.custom_object_scope(classes):
-            copy = type(model).from_config(model.get_config())
-    except (TypeError, NotImplementedError) as error:
-        raise NotCopyableError(
-            f"Keras cannot copy {model.name!r}, nor save it: each subclass of keras.Model in it "
-            f"needs a get_config with all arguments of its constructor. ({error})"
-        ) from error
-    if not copy.built and model.get_build_config():
-        copy.build_from_config(model.get_build_config())
-    copy.set_weights(model.get_weights())
-    return copy
+from tfmeta.networks.cloning import clone
 
 
 def copy_with_values(
     network: keras.Model, trainable: Sequence[tf.Tensor], non_trainable: Sequence[tf.Tensor]
 ) -> keras.Model:
     """Makes a copy of a network with these values of its variables."""
-    copy = copy_model(network)
+    copy = clone(network)
     values = [*trainable, *non_trainable]
     variables = [*copy.trainable_variables, *copy.non_trainable_variables]
     for variable, value in zip(variables, values, strict=True):
@@ -58,7 +27,7 @@ def copy_with_values(
 
 def copy_with_statistics(network: keras.Model, statistics: Sequence[tf.Tensor]) -> keras.Model:
     """Makes a copy of a network with a task's batch-norm statistics, if there are any."""
-    copy = copy_model(network)
+    copy = clone(network)
     if statistics:
         for variable, value in zip(statistics_of(copy), statistics, strict=True):
             variable.assign(value)
