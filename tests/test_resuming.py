@@ -470,8 +470,7 @@ def test_the_best_learner_that_is_left_is_used_if_the_best_is_lost(
 
 
 def test_a_broken_best_learner_is_told_with_its_path(folder: Path) -> None:
-    flip_at = folder / "best.keras"
-    truncate(flip_at)
+    truncate(folder / "best.keras")
     with pytest.raises(ValueError, match=r"best\.keras was truncated .* Repeat `tfmeta train`"):
         training.load_learner(folder)
 

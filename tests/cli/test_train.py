@@ -1,6 +1,13 @@
 """`tfmeta train`: what it writes, and mistakes in a recipe."""
 
+import os
+import signal
+from typing import Any
+
+import pytest
 import yaml
+
+from tfmeta.training.epoch_saver import EpochSaver
 
 
 def test_training_writes_a_run(waves, digits, pictures):
@@ -39,3 +46,32 @@ def test_a_mistake_in_a_recipe_is_told(fails, sinusoid, tmp_path):
     command = ["train", tmp_path, "--output", tmp_path / "run"]
     fails(command, "hiden_units", "did you mean 'hidden_units'?")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_terminated_says_how_to_go_on(tfmeta, sinusoid, tmp_path):
+    def terminate(self: Any, batch: int, logs: Any = None) -> None:
+        if batch == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        on_train_batch_end(self, batch, logs)
+
+    on_train_batch_end = EpochSaver.on_train_batch_end
+    sinusoid["training"]["steps_per_epoch"] = 3
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sinusoid))
+    run = tmp_path / "run"
+    command = ("train", tmp_path, "--output", run)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(EpochSaver, "on_train_batch_end", terminate)
+        code, _, err = tfmeta(*command)
+    assert code == 128 + signal.SIGTERM
+    assert err == (
+        f"tfmeta: ended by SIGTERM. {run} is saved up to epoch 0 and 2 steps of the next. To go "
+        "on, repeat the command.\n"
+    )
+    # Nothing that was finished is lost: the run begins again.
+    os.truncate(run / "checkpoint.keras", 1000)
+    code, out, err = tfmeta(*command)
+    assert code == 0
+    assert err.startswith(f"tfmeta: warning: {run}/checkpoint.keras was truncated")
+    assert err.endswith("No epoch was finished: training starts anew.\n")
+    assert "Resuming" not in out
+    assert (run / "evaluation.json").is_file()

@@ -15,6 +15,9 @@ from tfmeta import presets
 def test_a_run_becomes_a_preset_that_all_commands_take(succeeds, tfmeta, fails, waves, tmp_path):
     preset = tmp_path / "preset"
     preset.mkdir()
+    # What an earlier one left when it was killed.
+    (tmp_path / ".preset.making-0123" / "preset").mkdir(parents=True)
+    (tmp_path / ".preset.lock").touch()
     succeeds("publish", waves, "--output", preset)
     assert (preset / "servable" / "1" / "saved_model.pb").is_file()
     assert {path.name for path in preset.iterdir()} == {

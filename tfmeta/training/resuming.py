@@ -54,12 +54,15 @@ def resume(plan: Plan, folder: Path) -> tuple[MetaLearner, Progress]:
     facts = data_facts(plan)
     kept, lost = _kept(plan, folder)
     if not kept:
-        if lost or (folder / HISTORY).exists():
+        if any((folder / name).exists() for name in (HISTORY, PREVIOUS, BEST)):
             raise ValueError(
                 f"{folder} holds a run of which nothing is left to resume from: "
                 f"{'; '.join([*lost.values(), *_missing(folder, LEARNERS)])}. Put one of them "
                 "back, or choose another --output to start anew."
             )
+        for reason in lost.values():
+            _warn(f"{reason}. No epoch was finished: training starts anew.")
+            (folder / CHECKPOINT).replace(folder / BROKEN)
         return plan.learner, Progress(plan.recipe.to_dict(), facts)
     # The first of the newest.
     name, progress = max(kept.items(), key=lambda item: item[1].position)
