@@ -108,7 +108,9 @@ def test_a_function_that_makes_no_network_is_told(module: Path, name: str, messa
         plan.make_learner(own(name), (8, 8, 1))
 
 
-def test_a_module_that_is_not_there_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_module_that_is_not_there_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     recipe = Recipe.from_dict({**DIGITS, "network": {"name": "no_such_module:small"}})
     with pytest.raises(ValueError, match=f"cannot be imported from {tmp_path}.*No module named"):
@@ -167,9 +169,9 @@ def test_a_saved_network_that_does_not_fit_is_told(tmp_path: Path) -> None:
         plan.make_learner(recipe, (9, 9, 1))
     (tmp_path / "a.keras").write_bytes(b"no model")
     with pytest.raises(ValueError, match=r"a\.keras does not load"):
-        plan.make_learner(Recipe.from_dict(
-            {**DIGITS, "network": {"name": str(tmp_path / "a.keras")}}
-        ), (8, 8, 1))
+        plan.make_learner(
+            Recipe.from_dict({**DIGITS, "network": {"name": str(tmp_path / "a.keras")}}), (8, 8, 1)
+        )
 
 
 # === Folders ===

@@ -54,7 +54,10 @@ CLASSES: dict[str, Any] = {
 NEVER = [10**9, 10**40, -1, -0.5, float("nan"), float("inf"), -float("inf"), [], {}, [[1]], "1:30"]
 # A key that accepts one of them.
 FINE = {("seed", 10**9), ("name", "1:30"), ("protocol", "1:30"), ("callbacks", "[]")}
-FINE |= {("hidden_units", "[]"), ("also", "[]")}
+FINE |= {("hidden_units", "[]"), ("also", "[]"), ("also", "{}"), ("episodes", "{}")}
+FINE |= {("forget_bias", -1), ("forget_bias", "-0.5")}
+# Only Keras knows the names of optimizers.
+FINE |= {("optimizer", "1:30")}
 
 
 def places(part: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

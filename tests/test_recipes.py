@@ -246,7 +246,9 @@ def test_numbers_must_be_positive_integers(path: str, value: Any) -> None:
 
 
 def test_a_confidence_interval_needs_two_episodes() -> None:
-    with pytest.raises(ValueError, match="evaluation: n_episodes must be an integer from 2 to .*; got 1"):
+    with pytest.raises(
+        ValueError, match="evaluation: n_episodes must be an integer from 2 to .*; got 1"
+    ):
         Recipe.from_dict(changed("evaluation/n_episodes", 1))
 
 
@@ -611,7 +613,10 @@ def test_a_number_in_exponent_notation_is_a_number(tmp_path: Path) -> None:
 
 # === The schema is that of the library ===
 
-NETWORK_FUNCTIONS = {**network_makers.NETWORKS, "relation_encoder": tfmeta.backbones.relation_encoder}
+NETWORK_FUNCTIONS = {
+    **network_makers.NETWORKS,
+    "relation_encoder": tfmeta.backbones.relation_encoder,
+}
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
         f"network {name}": (

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Discriminator, Tag
 
-from tfmeta.recipes.options import Named, Number, PositiveNumber, name_of, refusal
+from tfmeta.recipes.options import Decay, Named, Number, PositiveNumber, name_of, refusal
 from tfmeta.registry import hint
 
 
@@ -41,9 +41,9 @@ class Adam(Named):
     """Adam with bias correction."""
 
     name: Literal["adam"]
-    beta_1: Number = 0.0
+    beta_1: Decay = 0.0
     """Decay of the first moment."""
-    beta_2: Number = 0.999
+    beta_2: Decay = 0.999
     """Decay of the second moment."""
     epsilon: PositiveNumber = 1e-8
     """Added to the root of the second moment."""

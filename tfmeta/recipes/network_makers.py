@@ -130,4 +130,3 @@ def _check(made: Any, name: str, n_outputs: int | None, example_shape: tuple[int
             f"{name} must have {n_outputs} outputs, as many as an episode has classes or a task "
             f"has values; it has {outputs[-1]}."
         )
-

@@ -241,9 +241,8 @@ TestEpisodes = Annotated[int, Between(2, MOST_EPISODES)]
 Pixels = Annotated[int, Between(1, MOST_PIXELS)]
 MetaBatchSize = Annotated[int, Between(1, 100_000)]
 OptionalBatchSize = Annotated[int | None, Between(1, 1_000_000, "an integer {}, or null")]
-Number = Annotated[
-    float, Field(allow_inf_nan=False), Between(-1_000_000, 1_000_000, "a number {}")
-]
+Number = Annotated[float, Field(allow_inf_nan=False), Between(-1_000_000, 1_000_000, "a number {}")]
+Decay = Annotated[float, Field(allow_inf_nan=False), Between(0, 0.999_999, "a number {}")]
 # Within float32, in which smaller numbers are 0.
 PositiveNumber = Annotated[
     float, Field(allow_inf_nan=False), Between(1e-30, 1_000_000, "a number {}")

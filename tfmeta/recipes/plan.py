@@ -24,6 +24,7 @@ from tfmeta.recipes.schema import Recipe
 from tfmeta.recipes.setting import Setting, Split, check_learner, naming
 from tfmeta.recipes.sizes import check_sizes
 
+
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """A recipe with its data loaded and its learner made.

@@ -28,8 +28,8 @@ from tfmeta.recipes.options import (
     Epochs,
     Expected,
     KerasObject,
-    Options,
     OptionalSteps,
+    Options,
     Seed,
     TestEpisodes,
     Text,
@@ -90,9 +90,9 @@ class Training(Options):
     """Seed of the initial weights and of the episodes."""
     callbacks: Callbacks = ()
     """Keras callbacks: `EarlyStopping`, `ReduceLROnPlateau` and `TerminateOnNaN`."""
-    dtype_policy: Annotated[
-        Literal["float32", "mixed_bfloat16", "mixed_float16"], Expected()
-    ] = "float32"
+    dtype_policy: Annotated[Literal["float32", "mixed_bfloat16", "mixed_float16"], Expected()] = (
+        "float32"
+    )
     """The precision in which the base network computes, as a Keras dtype policy."""
 
 

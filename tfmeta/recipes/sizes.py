@@ -26,9 +26,7 @@ def check_sizes(sizes: Mapping[str, Any], example_shape: Sequence[int] | None = 
         for name, size in sizes.items()
         if name in ("n_way", "n_shot", "n_query", "meta_batch_size")
     }
-    n_examples = (
-        most.get("n_way", 1) * (most["n_shot"] + most["n_query"]) * most["meta_batch_size"]
-    )
+    n_examples = most.get("n_way", 1) * (most["n_shot"] + most["n_query"]) * most["meta_batch_size"]
     product = f"{'n_way × ' if 'n_way' in most else ''}(n_shot + n_query) × meta_batch_size"
     if n_examples > MOST_EXAMPLES:
         raise ValueError(
