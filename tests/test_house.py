@@ -20,7 +20,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
     {
-        *("checks", "files", "keras_copying", "keras_internals", "quiet", "registry", "signals"),
+        *("checks", "files", "keras_internals", "keras_layers", "quiet", "registry", "signals"),
         *("threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
@@ -54,7 +54,7 @@ BAD_BEGINNING = re.compile(r"(That|Those|The same|What|As|Of|None|It)\b")
 
 # Private or fragile interfaces of Keras and TensorFlow, and the two files that may use them.
 INTERNALS_FILE = "keras_internals.py"
-INTERNALS_OF_COPIES_FILE = "keras_copying.py"
+INTERNALS_OF_COPIES_FILE = "keras_layers.py"
 INTERNALS = re.compile(
     r"\b(_flatten_layers|_default_save_signature|convolution_op|seed_generator_state|raw_ops"
     r"|_run_through_graph|_inbound_nodes|_keras_history|_keras_mask"

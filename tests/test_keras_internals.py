@@ -151,7 +151,7 @@ def test_keras_normalises_by_tf_nn_moments_looked_up_at_each_call():
 
 
 def test_tensorflows_own_moments_still_have_wrong_second_derivatives():
-    """When this fails, TensorFlow or Keras has mended it: `install_moments` can go."""
+    """When this fails, TensorFlow or Keras has mended it: the replacement can go."""
     x = tf.constant([1.0, 2.0, 4.0], tf.float64)
 
     def second(moments):
@@ -165,8 +165,8 @@ def test_tensorflows_own_moments_still_have_wrong_second_derivatives():
 
     # Of 1/3 Σ (x − mean)²: 2/3 (1 − 1/3), −2/3 · 1/3, −2/3 · 1/3.
     right = np.array([4, -2, -2]) / 9
-    np.testing.assert_allclose(second(tfmeta.networks.batch_norm.moments), right, rtol=1e-12)
-    assert np.abs(second(keras_internals.original_moments) - right).max() > 0.1
+    np.testing.assert_allclose(second(tfmeta.networks.replacements.moments), right, rtol=1e-12)
+    assert np.abs(second(keras_internals.original("nn.moments")) - right).max() > 0.1
 
 
 def test_the_fused_kernel_normalises_and_gives_the_unbiased_variance():
@@ -186,7 +186,7 @@ def test_the_fused_gradient_is_that_of_the_forward_pass():
     to_x, to_offset, to_scale = keras_internals.fused_batch_norm_gradient(g, x, saved, 1e-3)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        mean, variance = tfmeta.networks.batch_norm.moments(x, [0, 1, 2])
+        mean, variance = tfmeta.networks.replacements.moments(x, [0, 1, 2])
         y = (x - mean) * tf.math.rsqrt(variance + 1e-3)
     np.testing.assert_allclose(to_x, tape.gradient(y, x, g), rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(to_offset, tf.reduce_sum(g, [0, 1, 2]), rtol=1e-4, atol=1e-6)
@@ -242,7 +242,7 @@ def test_importing_tfmeta_changes_nothing_about_plain_keras():
         before = layer(x, training=True).numpy()
         import tfmeta
         from tfmeta import keras_internals
-        assert keras_internals.original_moments is own
+        assert keras_internals.original("nn.moments") is own
         assert tf.nn.moments is not own
         np.testing.assert_array_equal(layer(x, training=True).numpy(), before)
         for ours, theirs in zip(tf.nn.moments(x, [0]), own(x, [0])):

@@ -6,6 +6,7 @@ changes that.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -97,6 +98,22 @@ def loss_tracker(model: keras.Model) -> Any:
     return getattr(model, "_loss_tracker", None)
 
 
+def clear_losses(model: keras.Model) -> None:
+    """Forgets what layers added to the loss in earlier calls.
+
+    Rests on `Layer._clear_losses`, which Keras calls whenever a model is called as a whole.
+    """
+    model._clear_losses()
+
+
+def additional_loss(model: keras.Model, loss: tf.Tensor) -> tf.Tensor:
+    """Returns what Keras adds to a model's loss for a loss of a layer.
+
+    Rests on `Trainer._aggregate_additional_loss`, which divides it among replicas.
+    """
+    return model._aggregate_additional_loss(loss)
+
+
 # === Optimizers ===
 
 
@@ -151,23 +168,34 @@ def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.stack([offset, tf.zeros_like(offset)]), variable.dtype)
 
 
-# === Moments ===
+# === Functions of TensorFlow ===
+
+_ORIGINALS: dict[str, Callable[..., Any]] = {}
 
 
-def install_moments(moments: Callable[..., Any]) -> None:
-    """Makes Keras's normalisation layers compute mean and variance by `moments`.
+def install(name: str, function: Callable[..., Any]) -> None:
+    """Makes Keras's layers compute by another function than TensorFlow's. It is installed once.
 
-    Keras looks `tf.nn.moments` up in TensorFlow's public module at each call, and offers no other
-    way to replace it. The replacement is installed once, when tfmeta is imported. Outside of
-    tfmeta's episodes it must call `original_moments`.
+    Keras looks `tf.nn.moments` and its like up in TensorFlow's public modules at each call, and
+    offers no other way to replace them. Outside of tfmeta's episodes the new function must call
+    the `original`.
 
     Args:
-        moments: function. It has the parameters of `tf.nn.moments`.
+        name: str. The function's place in TensorFlow, such as `"nn.moments"`.
+        function: function. It has the parameters of TensorFlow's.
     """
-    tf.nn.moments = moments
+    module, _, attribute = name.rpartition(".")
+    if name not in _ORIGINALS:
+        _ORIGINALS[name] = getattr(getattr(tf, module), attribute)
+        setattr(
+            getattr(tf, module), attribute, functools.wraps(_ORIGINALS[name], updated=())(function)
+        )
 
 
-original_moments = tf.nn.moments
+def original(name: str) -> Callable[..., Any]:
+    """Returns TensorFlow's own function, whether it was replaced or not."""
+    module, _, attribute = name.rpartition(".")
+    return _ORIGINALS.get(name) or getattr(getattr(tf, module), attribute)
 
 
 # === Graphs ===

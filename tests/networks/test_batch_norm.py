@@ -103,7 +103,7 @@ def test_synchronised_statistics_are_refused_by_the_layers_name(make):
         make(model)
 
 
-def test_a_keras_mask_is_refused_by_the_layers_name():
+def test_a_keras_mask_of_another_shape_is_refused_by_the_layers_name():
     model = keras.Sequential(
         [
             keras.Input((3, 4)),

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfmeta import keras_layers
+
 
 class Support(NamedTuple):
     """The support set of one task."""
@@ -81,5 +83,8 @@ def support_batch(
     order = tf.gather(tf.argsort(tf.cast(~exists, tf.int32), stable=True), order)
     places = tf.range(size) + tf.where(n_examples > size, step * size, 0)
     rows = tf.gather(order, places % n_examples)
+    batch = keras_layers.with_mask_of_rows(tf.gather(x, rows), x, rows), tf.gather(y, rows)
+    if mask is None and x.shape[0] is not None:  # There are more than fit into the batch.
+        return *batch, None
     used = (n_examples > size) | (tf.range(size) < n_examples)
-    return tf.gather(x, rows), tf.gather(y, rows), tf.cast(used, tf.float32)
+    return *batch, tf.cast(used, tf.float32)

@@ -13,8 +13,10 @@ import tensorflow as tf
 from tfmeta import inner_rules
 from tfmeta.checks import check_integer, check_model, check_positive
 from tfmeta.learners.contract import constructor_arguments
+from tfmeta.learners.gradients import gradients_of
 from tfmeta.learners.inner_batches import Support, mean_loss, support_batch
 from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.learners.steps import predictions_by_step
 from tfmeta.learners.task_inputs import check_labels
 from tfmeta.networks import (
     BatchNorm,
@@ -23,11 +25,14 @@ from tfmeta.networks import (
     call_network,
     carry_over,
     check_batch_norm,
+    collecting_losses,
+    constrained,
     copy_with_values,
     normalises_together,
     normalization,
     output_shape,
     prepare_network,
+    sum_of,
     values_of,
 )
 
@@ -178,30 +183,7 @@ class InnerLoopLearner(MetaLearner):
         """Predicts after each step, in a loop of the graph. See `MetaLearner`."""
         self._check_steps(inner_steps)
         support = Support(support_x, support_y, support_mask)
-
-        def predict(state: State) -> tf.Tensor:
-            state = self.with_statistics(state, support, training=False)
-            predictions = self.predict_with_weights(state, query_x, query_mask, training=False)
-            return tf.cast(predictions, self.variable_dtype)
-
-        def next_step(
-            step: tf.Tensor, state: State, memory: Any, predictions: tf.TensorArray
-        ) -> tuple[Any, ...]:
-            predictions = predictions.write(step, predict(state))
-            state, memory = self.inner_step(state, memory, support, step, False, self.first_order)
-            return step + 1, state, memory, predictions
-
-        _, state, _, predictions = tf.while_loop(
-            lambda step, *_: step < inner_steps,
-            next_step,
-            (
-                tf.constant(0),
-                *self.start(),
-                tf.TensorArray(self.variable_dtype, size=inner_steps + 1),
-            ),
-            parallel_iterations=1,
-        )
-        return predictions.write(inner_steps, predict(state)).stack()
+        return predictions_by_step(self, support, query_x, query_mask, inner_steps)
 
     # === The inner loop ===
 
@@ -233,20 +215,27 @@ class InnerLoopLearner(MetaLearner):
         training: bool,
         first_order: bool,
     ) -> tuple[State, Any]:
-        """Takes one inner step, θ' = θ − α ∇L(θ; support): the new state and memory."""
-        _, adapts = self.start_weights()
+        """Takes one inner step, θ' = θ − α ∇L(θ; support): the new state and memory.
+
+        As in Keras, what layers add to the loss counts, and constraints of weights hold after it.
+        """
+        weights, adapts = self.start_weights()
         fast = list(itertools.compress(state["trainable"], adapts))
         x, y, mask = support_batch(*support, step, self.inner_batch_size)
         by = normalization(self.batch_norm, "inner steps", training)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
-            predictions, non_trainable = self.forward(state, x, by, mask, training)
+            with collecting_losses() as losses:
+                predictions, non_trainable = self.forward(state, x, by, mask, training)
             loss = self._support_loss(y, predictions, mask)
-        gradients = tape.gradient(loss, fast, unconnected_gradients="zero")
+            added = sum_of(losses, loss.dtype)
+            loss = loss if added is None else loss + added
+        gradients = gradients_of(tape, loss, fast)
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
             loss = tf.stop_gradient(loss)
         fast, memory = self.inner_rule.update(fast, gradients, loss, memory, step)
+        fast = constrained(fast, itertools.compress(weights, adapts))
         new = iter(fast)
         trainable = [
             next(new) if adapt else w for w, adapt in zip(state["trainable"], adapts, strict=True)
@@ -287,7 +276,8 @@ class InnerLoopLearner(MetaLearner):
         if self.batch_norm != "support" or not batch_norm_layers(self.network):
             return state
         by = normalization(self.batch_norm, "support", training)
-        _, non_trainable = self.forward(state, support.x, by, support.mask, training)
+        with collecting_losses():  # They are not those of queries.
+            _, non_trainable = self.forward(state, support.x, by, support.mask, training)
         return {**state, "non_trainable": non_trainable}
 
     def _support_loss(

@@ -8,10 +8,11 @@ import keras
 import tensorflow as tf
 
 from tfmeta.checks import check_integer
+from tfmeta.learners.gradients import gradients_of
 from tfmeta.learners.inner_batches import Support
-from tfmeta.learners.inner_loop import InnerLoopLearner
-from tfmeta.learners.meta_training import TaskUpdate, TrainingTask
-from tfmeta.networks import BatchNorm
+from tfmeta.learners.inner_loop import InnerLoopLearner, State
+from tfmeta.learners.training_task import TaskUpdate, TrainingTask
+from tfmeta.networks import BatchNorm, collecting_losses
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -129,29 +130,39 @@ class MAMLPlusPlus(InnerLoopLearner):
     def _gradients(
         self, task: TrainingTask, iteration: tf.Tensor, multi_step: bool, first_order: bool
     ) -> TaskUpdate:
+        layer_losses: list[list[tf.Tensor]] = []
+
+        def predict(state: State, support: Support, query_x: tf.Tensor, mask: Any) -> tf.Tensor:
+            state = self.with_statistics(state, support, True)
+            with collecting_losses() as losses:
+                predictions = self.predict_task(state, query_x, mask, training=True)
+            layer_losses.append(losses)
+            return predictions
+
         def predictions_by_step() -> tf.Tensor:
             episode = task.episode
             support = Support(*(episode.get(f"support_{name}") for name in ("x", "y", "mask")))
             query = episode["query_x"], episode.get("query_mask")
             states = list(self.descend(support, self.inner_steps, True, first_order))
             predictions = [
-                self.predict_task(self.with_statistics(state, support, True), *query, training=True)
+                predict(state, support, *query)
                 for state in (states[1:] if multi_step else states[-1:])
             ]
             return tf.cast(tf.stack(predictions), self.variable_dtype)
 
         with tf.GradientTape() as tape:
             by_step, assigned = self._run_task(predictions_by_step, task.index, training=True)
-            losses = [self._task_loss(task, predictions) for predictions in tf.unstack(by_step)]
+            losses = [
+                self._task_loss(task, predictions, added)
+                for predictions, added in zip(tf.unstack(by_step), layer_losses, strict=True)
+            ]
             shares = self.step_weights(iteration) if multi_step else [1]
             shares = [tf.cast(share, losses[0][0].dtype) for share in tf.unstack(shares)]
             loss, scaled_loss = (
                 tf.add_n([share * part for share, part in zip(shares, parts, strict=True)])
                 for parts in zip(*losses, strict=True)
             )
-        gradients = tape.gradient(
-            scaled_loss, self.trainable_variables, unconnected_gradients="zero"
-        )
+        gradients = gradients_of(tape, scaled_loss, self.trainable_variables)
         return TaskUpdate(loss, gradients, by_step[-1], assigned)
 
 

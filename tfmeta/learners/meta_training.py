@@ -3,44 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals
 from tfmeta.learners.contract import Contract
+from tfmeta.learners.gradients import derivatives_explained, gradients_of
 from tfmeta.learners.task_inputs import checked_inputs
+from tfmeta.learners.training_task import TaskUpdate, TrainingTask
+from tfmeta.networks import add_losses, collecting_losses, sum_of
 from tfmeta.threads import tasks_at_once
 
 # Tasks draw their dropout masks from seeds this far apart, so that no two layers' seeds collide.
 TASK_SEED_STRIDE = 1_000_003
-
-
-class TrainingTask(NamedTuple):
-    """One task of a meta-batch, in a training step."""
-
-    inputs: dict[str, tf.Tensor]  # a meta-batch of this one task
-    y: tf.Tensor  # [1, Q] or [1, Q, *y]: its targets
-    sample_weight: tf.Tensor | None  # [1, Q]
-    weight: tf.Tensor  # scalar: the task's share in the loss of the meta-batch
-    index: tf.Tensor  # scalar int32: the task's index in its meta-batch
-    n_way: tf.Tensor | None  # scalar int32: as in `adapt_task`
-
-    @property
-    def episode(self) -> dict[str, tf.Tensor]:
-        """The inputs without their first dimension."""
-        return {name: tensor[0] for name, tensor in self.inputs.items()}
-
-
-class TaskUpdate(NamedTuple):
-    """The part of one task in a training step."""
-
-    loss: tf.Tensor  # scalar: the task's loss times its weight
-    gradients: list[tf.Tensor]  # by `trainable_variables`; scaled, if the optimizer scales losses
-    predictions: tf.Tensor  # [Q, n_way] or [Q, *y]
-    assigned: list[tf.Tensor]  # what layers would have assigned to the task's variables
 
 
 class MetaTraining(Contract):
@@ -53,22 +31,35 @@ class MetaTraining(Contract):
         inputs = checked_inputs(inputs)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         n_way = self._n_way(inputs)
-        predictions, assigned = tf.map_fn(
-            # As Keras runs layers: without AutoGraph, whose conversion slows every eager call.
-            tf.autograph.experimental.do_not_convert(
-                lambda elements: self._run_task(
-                    lambda: self._predict_episode(elements[0], training, n_way),
-                    elements[1],
-                    training,
+        has_losses: list[bool] = []
+
+        def run(elements: tuple[dict[str, tf.Tensor], tf.Tensor]) -> tuple[Any, ...]:
+            episode, index = elements
+            with collecting_losses() as losses:
+                predictions, assigned = self._run_task(
+                    lambda: self._predict_episode(episode, training, n_way), index, training
                 )
-            ),
+            has_losses.append(bool(losses))
+            total = sum_of(losses, self.variable_dtype)
+            return (
+                predictions,
+                assigned,
+                tf.zeros([], self.variable_dtype) if total is None else total,
+            )
+
+        predictions, assigned, losses = tf.map_fn(
+            # As Keras runs layers: without AutoGraph, whose conversion slows every eager call.
+            tf.autograph.experimental.do_not_convert(run),
             (inputs, tf.range(tf.shape(inputs["query_x"])[0])),
             fn_output_signature=(
                 self.variable_dtype,
                 [v.dtype for v in self._task_variables(training)],
+                self.variable_dtype,
             ),
             parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
         )
+        if any(has_losses):
+            self.add_loss(tf.reduce_mean(losses))
         self._assign(
             [
                 tf.reduce_mean(a, axis=0) if a.dtype.is_floating else tf.reduce_max(a, axis=0)
@@ -120,7 +111,9 @@ class MetaTraining(Contract):
                     f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
                     f"{self.loss!r} with sample weights or regularisers."
                 )
-            return super().train_step(data)
+            with derivatives_explained():
+                return super().train_step(data)
+        keras_internals.clear_losses(self)
         inputs = checked_inputs(x)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
@@ -147,6 +140,7 @@ class MetaTraining(Contract):
                     weights[index],
                     index,
                     n_way,
+                    1 / tf.cast(n_tasks, self.variable_dtype),
                 )
             )
             return (
@@ -219,13 +213,12 @@ class MetaTraining(Contract):
             The task's loss, gradients, predictions and what its layers assigned.
         """
         with tf.GradientTape() as tape:
-            predictions, assigned = self._run_task(
-                lambda: self._predict_episode(task.episode, True, task.n_way), task.index, True
-            )
-            loss, scaled_loss = self._task_loss(task, predictions)
-        gradients = tape.gradient(
-            scaled_loss, self.trainable_variables, unconnected_gradients="zero"
-        )
+            with collecting_losses() as losses:
+                predictions, assigned = self._run_task(
+                    lambda: self._predict_episode(task.episode, True, task.n_way), task.index, True
+                )
+            loss, scaled_loss = self._task_loss(task, predictions, losses)
+        gradients = gradients_of(tape, scaled_loss, self.trainable_variables)
         return TaskUpdate(loss, gradients, predictions, assigned)
 
     def _run_task(
@@ -243,8 +236,9 @@ class MetaTraining(Contract):
             (v, v.value if offset is None else v.value + offset)
             for v, offset in zip(variables, offsets, strict=True)
         ]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
+        with keras.StatelessScope(state_mapping=mapping, collect_losses=True) as scope:
             outputs = run()
+        add_losses(scope.losses)
         values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
         assigned = [
             value if offset is None else value - offset
@@ -267,8 +261,14 @@ class MetaTraining(Contract):
         )
         return tf.cast(predictions, self.variable_dtype)
 
-    def _task_loss(self, task: TrainingTask, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the compiled loss of a task's predictions, times its weight; and that scaled."""
+    def _task_loss(
+        self, task: TrainingTask, predictions: tf.Tensor, layer_losses: Sequence[tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns a task's part in the loss of the meta-batch, and that scaled.
+
+        The part is the compiled loss of its predictions, times the task's weight, and what layers
+        add to it, times the task's share.
+        """
         loss = self.compute_loss(
             x=task.inputs,
             y=task.y,
@@ -277,6 +277,10 @@ class MetaTraining(Contract):
             training=True,
         )
         loss *= tf.cast(task.weight, loss.dtype)
+        added = sum_of(layer_losses, loss.dtype)
+        if added is not None:
+            added = keras_internals.additional_loss(self, added)
+            loss += tf.cast(task.share, loss.dtype) * added
         return loss, self.optimizer.scale_loss(loss)
 
     # === The meta-batch ===

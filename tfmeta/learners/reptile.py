@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from tfmeta.learners.inner_batches import Support
 from tfmeta.learners.inner_loop import InnerLoopLearner, State
-from tfmeta.learners.meta_training import TaskUpdate, TrainingTask
-from tfmeta.networks import BatchNorm
+from tfmeta.learners.training_task import TaskUpdate, TrainingTask
+from tfmeta.networks import BatchNorm, collecting_losses
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -27,8 +27,8 @@ class Reptile(InnerLoopLearner):
 
     Deviations from the paper's code: mini-batches follow one fixed pseudo-random order of the
     support set, again and again; the inner optimizer's memory (Adam's second moments) starts at
-    zero in each task, while the code carries it from task to task. The network's regularisers do
-    not act in the inner loop, and so have no effect.
+    zero in each task, while the code carries it from task to task. The network's regularisers of
+    weights do not act in the inner loop, and so have no effect; those of activations do.
 
     Args:
         network: keras.Model. The base network; see `tfmeta.MAML`.
@@ -148,8 +148,9 @@ class Reptile(InnerLoopLearner):
             )
             return state, tf.cast(predictions, self.variable_dtype)
 
-        (state, predictions), assigned = self._run_task(run, task.index, training=True)
-        loss, _ = self._task_loss(task, predictions)
+        with collecting_losses() as losses:
+            (state, predictions), assigned = self._run_task(run, task.index, training=True)
+        loss, _ = self._task_loss(task, predictions, losses)
         # An optimizer that scales losses divides gradients by the scale, and under a strategy it
         # sums them over the replicas.
         share = self.optimizer.scale_loss(task.weight)

@@ -24,8 +24,10 @@ from tfmeta.networks.copies import (
     repeated,
 )
 from tfmeta.networks.episode import Normalization
+from tfmeta.networks.layer_losses import add_losses, collecting_losses, sum_of
 from tfmeta.networks.pairs import Pairs
 from tfmeta.networks.registration import warn_of_unregistered
+from tfmeta.networks.side_effects import constrained
 
 __all__ = [
     "MODES",
@@ -33,12 +35,15 @@ __all__ = [
     "Normalization",
     "NotCopyableError",
     "Pairs",
+    "add_losses",
     "batch_norm_layers",
     "call_network",
     "call_shared_network",
     "carry_over",
     "check_batch_norm",
     "clone",
+    "collecting_losses",
+    "constrained",
     "copy_with_statistics",
     "copy_with_values",
     "normalises_together",
@@ -47,6 +52,7 @@ __all__ = [
     "prepare_network",
     "repeated",
     "statistics_of",
+    "sum_of",
     "values_of",
     "warn_of_unregistered",
 ]

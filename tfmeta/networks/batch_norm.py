@@ -8,7 +8,9 @@ import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals, ops
+from tfmeta.networks import replacements
 from tfmeta.networks.episode import Episode, Normalization, current_episode
+from tfmeta.networks.replacements import moments
 from tfmeta.threads import only_cpu
 
 # How the batch-norm layers of a learner normalise; the one choice that all learners offer.
@@ -114,30 +116,38 @@ def _episodic_call(layer: keras.layers.BatchNormalization) -> Any:
         episode = current_episode()
         if episode is None or not layer.trainable:
             return type(layer).call(layer, inputs, training=training, mask=mask)
-        if mask is not None:
+        if mask is not None and (
+            layer.axis % inputs.shape.rank != inputs.shape.rank - 1
+            or mask.shape.rank != inputs.shape.rank - 1
+        ):
             raise ValueError(
-                f"Layer {layer.name!r} gets a Keras mask, by which tfmeta cannot normalise a task: "
-                "put batch norm before what masks, or use masks of examples (support_mask)."
+                f"Layer {layer.name!r} gets a Keras mask of shape {tuple(mask.shape)} for inputs "
+                f"{tuple(inputs.shape)}; it needs the inputs' shape without the channels, which "
+                "must be the last axis (axis=-1)."
             )
-        return _normalized(layer, inputs, episode)
+        return _normalized(layer, inputs, mask, episode)
 
     return call
 
 
 def _normalized(
-    layer: keras.layers.BatchNormalization, inputs: tf.Tensor, episode: Episode
+    layer: keras.layers.BatchNormalization,
+    inputs: tf.Tensor,
+    keras_mask: tf.Tensor | None,
+    episode: Episode,
 ) -> tf.Tensor:
     x = tf.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
     axis = layer.axis % x.shape.rank
     by_own = episode.normalization != "moving"
-    fast = by_own and episode.mask is None and axis == x.shape.rank - 1 and only_cpu()
+    weights = _weights(x, episode.mask, keras_mask)
+    fast = by_own and weights is None and axis == x.shape.rank - 1 and only_cpu()
     convolution = episode.convolutions.get(id(inputs)) if fast else None
     mean, variance = layer.moving_mean, layer.moving_variance
     if convolution is not None:
         outputs, mean, variance = convolution.normalized(layer)
     else:
         if by_own and not (fast and episode.normalization == "batch"):
-            mean, variance = _masked_moments(x, axis, episode.mask)
+            mean, variance = _weighted_moments(x, axis, weights)
         outputs = (
             _normalized_by_own(layer, x)
             if fast
@@ -161,38 +171,37 @@ def _normalized_by_own(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> 
     return outputs if beta is None else outputs + beta
 
 
-def _masked_moments(x: tf.Tensor, axis: int, mask: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-    """Returns mean and variance over all axes but one, without the rows that `mask` excludes."""
-    axes = [a for a in range(x.shape.rank) if a != axis]
-    if mask is None:
-        return moments(x, axes)
-    weights = tf.reshape(tf.cast(mask, x.dtype), [-1] + [1] * (x.shape.rank - 1))
-    weights = tf.broadcast_to(weights, tf.shape(x))
-    weights /= tf.reduce_sum(weights, axes, keepdims=True)
-    mean = tf.reduce_sum(weights * x, axes, keepdims=True)
-    return tf.reshape(mean, [-1]), tf.reduce_sum(weights * tf.square(x - mean), axes)
+def _weights(
+    x: tf.Tensor, mask: tf.Tensor | None, keras_mask: tf.Tensor | None
+) -> tf.Tensor | None:
+    """Returns the weights of the values of `x` in its statistics, 0 or 1; None if all are 1.
 
-
-def moments(
-    x: tf.Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes `tf.nn.moments` with the right second derivatives.
-
-    TensorFlow's own function treats the mean in the variance as a constant. This is right for a
-    gradient, but wrong for the gradient of a gradient that meta-learning takes.
+    Args:
+        x: tf.Tensor `[N, …, channels]`.
+        mask: tf.Tensor `[N]` or None. 0 for padded examples.
+        keras_mask: tf.Tensor `[N, …]` or None. What a Keras layer masks, such as padded time steps.
     """
-    mean = tf.reduce_mean(x, axes, keepdims=True)
-    variance = tf.reduce_mean(tf.square(x - mean), axes, keepdims=keepdims, name=name)
-    return (mean if keepdims else tf.squeeze(mean, axes)), variance
+    if mask is None and keras_mask is None:
+        return None
+    weights = tf.ones_like(x)
+    if mask is not None:
+        weights *= tf.reshape(tf.cast(mask, x.dtype), [-1] + [1] * (x.shape.rank - 1))
+    if keras_mask is not None:
+        weights *= tf.cast(keras_mask, x.dtype)[..., None]
+    return weights
 
 
-def _episodic_moments(
-    x: tf.Tensor, axes: Any, shift: Any = None, keepdims: bool = False, name: str | None = None
+def _weighted_moments(
+    x: tf.Tensor, axis: int, weights: tf.Tensor | None
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Computes `moments` in an episode, and TensorFlow's own moments outside of one."""
-    compute = keras_internals.original_moments if current_episode() is None else moments
-    return compute(x, axes, shift, keepdims, name)
+    """Returns mean and variance over all axes but one, of the values that have a weight."""
+    axes = [a for a in range(x.shape.rank) if a != axis]
+    if weights is None:
+        return moments(x, axes)
+    shares = tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axes, keepdims=True))
+    mean = tf.reduce_sum(shares * x, axes, keepdims=True)
+    return tf.reshape(mean, [-1]), tf.reduce_sum(shares * tf.square(x - mean), axes)
 
 
-# Group and layer normalisation in users' networks also need the right second derivatives.
-keras_internals.install_moments(_episodic_moments)
+# Layers in users' networks also need the right second derivatives.
+replacements.install()

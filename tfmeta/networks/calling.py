@@ -16,27 +16,26 @@ from tfmeta.networks.batch_norm import (
 )
 from tfmeta.networks.convolution import prepare_convolutions
 from tfmeta.networks.episode import Episode, Normalization, in_episode
+from tfmeta.networks.layer_losses import add_losses, collecting_losses
 from tfmeta.networks.pairs import Pairs
+from tfmeta.networks.recurrence import prepare_recurrence
+from tfmeta.networks.side_effects import check_not_assigned, check_side_effects
 
 
 def prepare_network(network: keras.Model) -> None:
     """Makes a network ready to be called in episodes; outside of them it stays plain Keras.
 
-    The network's stock batch-norm and Conv2D layers get methods that ask whether this thread is in
-    an episode. Further calls have no effect.
+    The network's stock batch-norm, Conv2D, LSTM and GRU layers get methods that ask whether this
+    thread is in an episode. Further calls have no effect.
 
     Raises:
-        ValueError: If a layer has what an episode cannot support: losses of its own, batch
-            renormalisation or synchronised statistics.
+        ValueError: If a layer has what an episode cannot support: batch renormalisation,
+            synchronised statistics, or a `call` that changes trainable weights.
     """
-    for layer in keras_internals.layers_of(network):
-        if getattr(layer, "activity_regularizer", None) is not None:
-            raise ValueError(
-                f"Layer {layer.name!r} has an activity_regularizer, which tfmeta cannot add to the "
-                "losses of tasks: remove it, or regularise weights (kernel_regularizer) instead."
-            )
+    check_side_effects(network)
     prepare_batch_norm(network)
     prepare_convolutions(network)
+    prepare_recurrence(network)
 
 
 class _Scope(keras.StatelessScope):
@@ -70,6 +69,7 @@ def call_network(
     normalization: Normalization,
     mask: tf.Tensor | None = None,
     training: bool = False,
+    adapts: bool = True,
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Calls a network with other values of its variables. Assigns to no variable.
 
@@ -83,12 +83,14 @@ def call_network(
             of `x`, which also replace the moving averages; `"moving"`: the moving averages.
         mask: tf.Tensor `[N]` or None. 0 for rows that must not enter statistics. Defaults to None.
         training: bool. Whether other layers (dropout …) are in training mode. Defaults to False.
+        adapts: bool. Whether the weights adapt, so that second derivatives are needed. Defaults to
+            True.
 
     Returns:
         The outputs, and the new values of `network.non_trainable_variables`.
 
     Raises:
-        ValueError: If a layer adds losses of its own, or cannot be called in episodes.
+        ValueError: If a layer cannot be called in episodes, or changes a trainable weight.
     """
     mapping = [
         *zip(network.trainable_variables, trainable, strict=True),
@@ -98,14 +100,19 @@ def call_network(
     prepare_network(network)
     with (
         _Scope(network.name, mapping) as scope,
-        in_episode(Episode(normalization, mask, x, pairs)),
+        in_episode(Episode(normalization, mask, x, pairs, adapts)),
     ):
+        before = [scope.get_current_value(v) for v in network.trainable_variables]
         outputs = network(x, training=training)
-    if scope.losses:
+        for variable, value in zip(network.trainable_variables, before, strict=True):
+            check_not_assigned(network, variable, scope.get_current_value(variable) is value)
+    if scope.losses and mask is not None:
         raise ValueError(
-            f"A layer of {network.name!r} calls add_loss, which tfmeta cannot add to the losses of "
-            "tasks: remove it, or put what it computes into the compiled loss."
+            f"A layer of {network.name!r} adds to the loss (by activity_regularizer or add_loss), "
+            "and so would padded examples: give tasks without support_mask and query_mask, or "
+            "remove what it adds."
         )
+    add_losses(scope.losses)
     return outputs, [scope.get_current_value(v) for v in network.non_trainable_variables]
 
 
@@ -121,7 +128,8 @@ def call_shared_network(
 ) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """Calls a network whose weights all tasks share on a task's support set or queries.
 
-    In meta-training, values that layers assign are written to their variables.
+    In meta-training, values that layers assign are written to their variables. What layers add to
+    the loss for queries counts.
 
     Args:
         network: keras.Model. Any built Keras model.
@@ -144,15 +152,19 @@ def call_shared_network(
             by_variable.get(id(v), value)
             for v, value in zip(network.non_trainable_variables, non_trainable, strict=True)
         ]
-    outputs, non_trainable = call_network(
-        network,
-        trainable,
-        non_trainable,
-        x,
-        normalization=normalization(batch_norm, part, training),
-        mask=mask,
-        training=training,
-    )
+    with collecting_losses() as losses:
+        outputs, non_trainable = call_network(
+            network,
+            trainable,
+            non_trainable,
+            x,
+            normalization=normalization(batch_norm, part, training),
+            mask=mask,
+            training=training,
+            adapts=False,
+        )
+    if part == "queries":
+        add_losses(losses)
     if training:
         carry_over(network, non_trainable, batch_norm)
     if batch_norm != "support" or part == "queries":

@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta import keras_copying
+from tfmeta import keras_layers
 
 # Objects of these libraries hold no layers, or are too large to look into.
 _OPAQUE = ("tensorflow.", "numpy.", "threading.", "inspect.")
@@ -63,16 +63,16 @@ class _Copies:
         self._functions: list[Any] = []  # Keras functions, of which the graphs are still to make.
 
     def of(self, value: Any) -> Any:
-        """Returns the copy of a value that holds layers or variables, and any other value itself."""
+        """Returns the copy of a value that holds layers or variables; else the value itself."""
         if id(value) in self._copies:
             return self._copies[id(value)]
         if isinstance(value, keras.Variable):
-            return self._remember(value, keras_copying.copy_variable(value))
+            return self._remember(value, keras_layers.copy_variable(value))
         if isinstance(value, keras.layers.InputLayer):
             return self._remember(value, type(value).from_config(value.get_config()))
         if isinstance(value, keras.Operation):
-            copy = self._remember(value, keras_copying.blank_operation(value))
-            self._fill(copy, keras_copying.state_to_copy(value))
+            copy = self._remember(value, keras_layers.blank_operation(value))
+            self._fill(copy, keras_layers.state_to_copy(value))
             if isinstance(value, keras.Function):
                 self._functions.append(value)
             return copy
@@ -81,7 +81,7 @@ class _Copies:
     def connect(self) -> None:
         """Makes the graphs of all copied functional models, inner ones first."""
         for function in self._functions:
-            keras_copying.connect_function(self.of(function), function, self.of)
+            keras_layers.connect_function(self.of(function), function, self.of)
 
     def _of_other(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -110,12 +110,12 @@ class _Copies:
             return self._remember(value, copy)
         elif isinstance(value, tf.types.experimental.PolymorphicFunction):
             function = self.of(value.python_function)
-            return self._remember(value, keras_copying.with_python_function(value, function))
+            return self._remember(value, keras_layers.with_python_function(value, function))
         else:
             copy = self._remember(value, object.__new__(type(value)))
         if hasattr(value, "__dict__"):
             self._fill(copy, vars(value))
-        keras_copying.renew_ids(copy)
+        keras_layers.renew_ids(copy)
         return copy
 
     def _of_function(self, function: types.FunctionType) -> types.FunctionType:
@@ -158,7 +158,8 @@ def _empty(container: Any) -> Any:
     """Makes an empty container of the same kind."""
     if hasattr(container, "default_factory"):
         return type(container)(container.default_factory)
-    return type(container).__new__(type(container))
+    kind: Any = type(container)
+    return kind.__new__(kind)
 
 
 def _holds_state(value: Any) -> bool:

@@ -28,6 +28,7 @@ class Episode:
         mask: tf.Tensor `[N]` or None. 0 for rows that must not enter statistics.
         network_input: The tensor that the network was called with.
         pairs: Pairs or None. The pairs that `network_input` was joined from.
+        adapts: bool. Whether the network's weights adapt, so that second derivatives are needed.
         convolutions: dict. Results of convolutions that batch norm can normalise by their kernel,
             by the `id` of the result. Keras hands a layer's output on to the next layer as the same
             object; if it did not, batch norm would find nothing here and compute by itself.
@@ -37,6 +38,7 @@ class Episode:
     mask: tf.Tensor | None
     network_input: Any
     pairs: Pairs | None
+    adapts: bool = True
     convolutions: dict[int, Any] = dataclasses.field(default_factory=dict)
 
 

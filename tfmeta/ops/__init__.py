@@ -1,6 +1,7 @@
-"""Operations with cheap second derivatives, which dominate the meta-training step."""
+"""Operations with cheap or right second derivatives, which replace Keras's inside learners."""
 
 from tfmeta.ops.convolution import conv2d, patches, patches_size
+from tfmeta.ops.linear import linear
 from tfmeta.ops.normalization import normalize, normalized_product
 
-__all__ = ["conv2d", "normalize", "normalized_product", "patches", "patches_size"]
+__all__ = ["conv2d", "linear", "normalize", "normalized_product", "patches", "patches_size"]

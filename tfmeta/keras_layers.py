@@ -1,4 +1,7 @@
-"""The private interfaces of Keras on which copies of layers rest; see `keras_internals`."""
+"""The private interfaces of Keras's layers on which copies, recurrence and masks rest.
+
+The others are in `keras_internals`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,8 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+
+# === Copies ===
 
 # What `compile` and `fit` leave in a model.
 _TRAINING = {
@@ -41,7 +46,7 @@ def state_to_copy(operation: keras.Operation) -> dict[str, Any]:
     makes; and on the wrappers of `build` and `quantize`, which belong to the one object.
     """
     left_out = {"build", "quantize", *_function_attributes()}
-    fresh = {
+    fresh: dict[str, Any] = {
         "_inbound_nodes": [],
         "_outbound_nodes": [],
         "_losses": [],
@@ -50,7 +55,7 @@ def state_to_copy(operation: keras.Operation) -> dict[str, Any]:
     }
     if isinstance(operation, keras.Model):
         left_out |= _LEFT_BY_TRAINING
-        fresh |= _TRAINING
+        fresh.update(_TRAINING)
     return {
         name: fresh.get(name, value)
         for name, value in vars(operation).items()
@@ -122,3 +127,53 @@ def with_python_function(function: Any, python_function: Callable[..., Any]) -> 
     Rests on `Function._clone`, which `tf.function` uses for methods.
     """
     return function._clone(python_function)
+
+
+# === Recurrence ===
+
+
+def replace_recurrence(layer: keras.layers.RNN, make: Callable[[Any], Callable[..., Any]]) -> None:
+    """Replaces a layer's loop over time. Further replacements have no effect.
+
+    Rests on Keras looking `inner_loop` up on the instance each time.
+
+    Args:
+        layer: keras.layers.RNN. The layer.
+        make: function. Makes the new method, of sequences, states, mask and mode, from the layer.
+    """
+    vars(layer).setdefault("inner_loop", make(layer))
+
+
+def own_recurrence(layer: keras.layers.RNN, *args: Any) -> Any:
+    """Runs a layer's original loop over time, on a GPU that of cuDNN."""
+    return type(layer).inner_loop(layer, *args)
+
+
+def plain_recurrence(
+    layer: keras.layers.RNN, sequences: Any, state: Any, mask: Any, *args: Any
+) -> Any:
+    """Runs the loop over time of `keras.layers.RNN`, which calls the layer's cell at each step."""
+    mask = mask[0] if keras.tree.is_nested(mask) else mask
+    return keras.layers.RNN.inner_loop(layer, sequences, state, mask, *args)
+
+
+# === Weights and masks ===
+
+
+def overwrites_weights(layer: keras.layers.Layer) -> bool:
+    """Returns whether optimizers overwrite some of a layer's weights by their gradients.
+
+    Rests on the attribute by which Keras marks the scales of float8 layers.
+    """
+    return any(getattr(v, "overwrite_with_gradient", False) for v in layer.trainable_variables)
+
+
+def with_mask_of_rows(x: tf.Tensor, of: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Gives `x`, which consists of rows of another tensor, these rows of that one's Keras mask.
+
+    Rests on the attribute `_keras_mask`, in which Keras hands masks from layer to layer.
+    """
+    mask = getattr(of, "_keras_mask", None)
+    if mask is not None:
+        x._keras_mask = tf.gather(mask, rows)
+    return x
