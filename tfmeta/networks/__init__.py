@@ -18,12 +18,20 @@ from tfmeta.networks.calling import (
     values_of,
 )
 from tfmeta.networks.cloning import NotCopyableError, clone
+from tfmeta.networks.constants import constant_products
 from tfmeta.networks.copies import (
     copy_with_statistics,
     copy_with_values,
     repeated,
 )
 from tfmeta.networks.episode import Normalization
+from tfmeta.networks.interface import (
+    built_by_call,
+    check_network,
+    check_output,
+    computes_in,
+    shape_of,
+)
 from tfmeta.networks.layer_losses import add_losses, collecting_losses, sum_of
 from tfmeta.networks.pairs import Pairs
 from tfmeta.networks.registration import warn_of_unregistered
@@ -37,12 +45,17 @@ __all__ = [
     "Pairs",
     "add_losses",
     "batch_norm_layers",
+    "built_by_call",
     "call_network",
     "call_shared_network",
     "carry_over",
     "check_batch_norm",
+    "check_network",
+    "check_output",
     "clone",
     "collecting_losses",
+    "computes_in",
+    "constant_products",
     "constrained",
     "copy_with_statistics",
     "copy_with_values",
@@ -51,6 +64,7 @@ __all__ = [
     "output_shape",
     "prepare_network",
     "repeated",
+    "shape_of",
     "statistics_of",
     "sum_of",
     "values_of",

@@ -16,6 +16,7 @@ from tfmeta.networks.batch_norm import (
 )
 from tfmeta.networks.convolution import prepare_convolutions
 from tfmeta.networks.episode import Episode, Normalization, in_episode
+from tfmeta.networks.interface import check_output, shape_of
 from tfmeta.networks.layer_losses import add_losses, collecting_losses
 from tfmeta.networks.pairs import Pairs
 from tfmeta.networks.recurrence import prepare_recurrence
@@ -106,6 +107,7 @@ def call_network(
         outputs = network(x, training=training)
         for variable, value in zip(network.trainable_variables, before, strict=True):
             check_not_assigned(network, variable, scope.get_current_value(variable) is value)
+    check_output("A learner's network", network, shape_of(outputs))
     if scope.losses and mask is not None:
         raise ValueError(
             f"A layer of {network.name!r} adds to the loss (by activity_regularizer or add_loss), "
@@ -194,4 +196,6 @@ def output_shape(network: keras.Model, example_shape: tuple[int, ...]) -> tuple[
     """Returns the shape of a network's output for one example."""
     if hasattr(network, "output_shape"):
         return tuple(network.output_shape[1:])
-    return tuple(network(keras.Input(example_shape)).shape[1:])
+    shape = shape_of(network(keras.Input(example_shape)))
+    check_output("A learner's network", network, shape)
+    return tuple(shape[1:])

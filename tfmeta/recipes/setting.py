@@ -10,6 +10,7 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from tfmeta.learners import MetaLearner
+from tfmeta.learners.output_kinds import n_classes
 from tfmeta.recipes.options import BatchNorm
 from tfmeta.recipes.schema import Recipe
 
@@ -87,13 +88,16 @@ def check_learner(
     """
     own = settings[0]
     outputs = learner.prediction_shape(own.source.example_shape)
+    tells_apart = None
+    if outputs is not None and learner.output_kind != "values":
+        tells_apart = n_classes(learner.output_kind, outputs[-1])
     rule = getattr(learner, "inner_rule", None)
     most_steps = getattr(rule, "max_inner_steps", None)
     for setting in settings:
-        if outputs is not None and (n_way := setting.largest_n_way or 0) > outputs[-1]:
+        if tells_apart is not None and (n_way := setting.largest_n_way or 0) > tells_apart:
             raise ValueError(
                 f"{own.recipe.name} is tested on {n_way} classes per episode, but this learner "
-                f"tells {outputs[-1]} apart: choose another recipe, or another learner."
+                f"tells {tells_apart} apart: choose another recipe, or another learner."
             )
         steps = setting.inner_steps if inner_steps is None else inner_steps
         if most_steps is not None and steps is not None and steps > most_steps:
