@@ -115,7 +115,7 @@ def evaluate(
 
 
 def _labels(learner: MetaLearner, kind: str, query_y: np.ndarray) -> np.ndarray:
-    """Returns one-hot labels, and those of two classes in a column, as `[T, Q]`; all else as it is."""
+    """Returns labels `[T, Q]` of one-hot ones and of a column for two classes; others as is."""
     if query_y.ndim == 3 and targets_of(getattr(learner, "inner_loss", None)) == "one-hot":
         return query_y.argmax(axis=-1)
     return query_y[..., 0] if query_y.ndim == 3 and is_binary(kind) else query_y

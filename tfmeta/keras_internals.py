@@ -157,7 +157,10 @@ def keep_in_pickles(model: keras.Model, *names: str) -> None:
 
     def reduce(protocol: int) -> tuple[Any, ...]:
         function, arguments = model.__reduce__()
-        return function, arguments, {name: getattr(model, name) for name in names}
+        values = {name: getattr(model, name) for name in names}
+        # Keras wraps lists, and the wrapper does not pickle.
+        values = {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
+        return function, arguments, values
 
     vars(model)["__reduce_ex__"] = reduce
 

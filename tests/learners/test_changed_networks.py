@@ -22,6 +22,16 @@ def tasks(n_tasks=3):
     return inputs, np.tile(np.arange(9) % N_WAY, (n_tasks, 1))
 
 
+def made(name):
+    learner = make_learner(name, DENSE)
+    learner.build({"support_x": (None, None, 4)})
+    return learner
+
+
+def first_layer(learner):
+    return next(layer for layer in network_of(learner).layers if layer.weights)
+
+
 def network_of(learner):
     return learner.encoder if learner.takes == "encoder" else learner.network
 
@@ -38,12 +48,11 @@ def compiled(learner, rate=0.1):
 @pytest.mark.parametrize("name", ALL)
 def test_a_layer_that_is_frozen_later_is_not_trained_or_the_learner_says_so(name, is_compiled):
     """Also without compiling again; and the weights of frozen layers keep every bit."""
-    learner = make_learner(name, DENSE)
+    learner = made(name)
     if is_compiled:
         compiled(learner)
         learner.make_train_function()
-    network = network_of(learner)
-    dense = next(layer for layer in network.layers if layer.weights)
+    dense = first_layer(learner)
     dense.trainable = False
     if not is_compiled:
         compiled(learner)
@@ -66,12 +75,11 @@ def test_a_layer_that_is_frozen_later_is_not_trained_or_the_learner_says_so(name
 def test_a_learner_frozen_later_adapts_as_one_that_was_made_of_the_frozen_network(name, tmp_path):
     """After it had adapted already; also after saving, and in another mode of batch norm."""
     keras.utils.set_random_seed(0)
-    later = make_learner(name, DENSE)
+    later = made(name)
     (inputs, _), task = tasks(1), 0
     x, y, queries = (inputs[k][task] for k in ("support_x", "support_y", "query_x"))
     later.adapt(x, y)
-    network = network_of(later)
-    network.layers[0].trainable = False
+    first_layer(later).trainable = False
     if name in BY_WEIGHT:
         for use in (
             lambda: later.adapt(x, y),
@@ -90,18 +98,18 @@ def test_a_learner_frozen_later_adapts_as_one_that_was_made_of_the_frozen_networ
     loaded = keras.models.load_model(tmp_path / "learner.keras")
     np.testing.assert_allclose(loaded.adapt(x, y).predict(queries, verbose=0), expected, rtol=1e-5)
     support = later.with_batch_norm("support")
-    assert not network_of(support).layers[0].trainable
+    assert not first_layer(support).trainable
 
 
 @pytest.mark.parametrize("name", ["maml", "prototypical_network", "relation_network"])
 def test_a_task_learned_before_layers_were_frozen_says_so(name):
-    learner = make_learner(name, DENSE)
+    learner = made(name)
     inputs, _ = tasks(1)
     adapted = learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
-    network_of(learner).layers[0].trainable = False
+    first_layer(learner).trainable = False
     with pytest.raises(ValueError, match=SAID):
         adapted(inputs["query_x"][0])
-    network_of(learner).layers[0].trainable = True
+    first_layer(learner).trainable = True
     assert np.isfinite(adapted(inputs["query_x"][0])).all()
 
 
@@ -113,12 +121,14 @@ def test_a_network_without_trainable_weights_is_refused_at_once(name):
 
 def frozen():
     network = dense_network()
+    network.build((None, 4))
     network.trainable = False
     return network
 
 
 def test_a_network_of_which_only_batch_norm_is_trainable_is_refused():
     network = dense_network()
+    network.build((None, 4))
     for layer in network.layers:
         layer.trainable = isinstance(layer, keras.layers.BatchNormalization)
     with pytest.raises(ValueError, match="only batch norm is trainable"):
@@ -146,6 +156,19 @@ def test_a_frozen_body_under_a_head_that_adapts_is_legitimate():
     learner.train_on_batch(*tasks())
     for old, new in zip(before, encoder.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["maml", "meta_sgd", "maml_plus_plus"])
+def test_a_layer_that_is_frozen_before_the_network_is_built_does_not_adapt(name):
+    network = keras.Sequential([keras.layers.Dense(4), keras.layers.Dense(N_WAY)])
+    learner = tfmeta.learners.get(name)(network, inner_steps=1)
+    network.layers[0].trainable = False
+    inputs, _ = tasks(1)
+    adapted = learner.adapt(inputs["support_x"][0], inputs["support_y"][0])
+    moved = [
+        (a != b).any() for a, b in zip(network.get_weights(), adapted.get_weights(), strict=True)
+    ]
+    assert moved == [False, False, True, True]
 
 
 # === Thawed, and replaced ===

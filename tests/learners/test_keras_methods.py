@@ -40,6 +40,8 @@ def test_without_a_loss_a_learner_takes_its_own(make, kind, tmp_path):
     learner = make()
     learner.compile("adam")
     assert kind in (type(learner.loss).__name__, getattr(learner.loss, "__name__", ""))
+    learner.build({"support_x": (None, None, 4)})
+    learner.optimizer.build(learner.trainable_variables)
     learner.save(tmp_path / "learner.keras")
     with warnings.catch_warnings():
         warnings.simplefilter("error")

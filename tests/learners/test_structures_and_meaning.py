@@ -113,6 +113,8 @@ def test_structured_examples_are_refused(x):
     learner = tfmeta.MAML(dense(3))
     with pytest.raises(ValueError, match=r"support_x must be one array of numbers.*got a \w+"):
         learner.adapt(x, np.arange(6) % 3)
+    if isinstance(x, tf.data.Dataset):
+        return  # Keras itself refuses it.
     inputs, _ = tasks(np.arange(6) % 3)
     with pytest.raises(ValueError, match=r"query_x must be one tensor.*got a \w+"):
         learner({**inputs, "query_x": x})
@@ -160,12 +162,12 @@ def test_evaluate_measures_the_accuracy_of_one_column():
     learner = tfmeta.MAML(
         dense(1), inner_loss=LOSSES.BinaryCrossentropy(from_logits=True), inner_learning_rate=1.0
     )
-    episodes = data.episodes(2, 2, 3, meta_batch_size=2)
-    result = tfmeta.evaluate(learner, episodes, 4, inner_steps=1)
-    inputs, query_y = next(iter(episodes))
+    inputs, query_y = next(iter(data.episodes(2, 2, 3, meta_batch_size=2)))
+    episodes = tf.data.Dataset.from_tensors((inputs, query_y))
+    result = tfmeta.evaluate(learner, episodes, 2, inner_steps=1)
     expected = ((learner(inputs).numpy()[..., 0] > 0) == query_y.numpy()).mean(axis=1)
     assert result.metric == "accuracy"
-    np.testing.assert_allclose(result.values[:2], expected)
+    np.testing.assert_allclose(result.values, expected)
     np.testing.assert_allclose(result.by_inner_step[1], result.values)
 
 
@@ -174,7 +176,8 @@ def test_keras_accuracy_of_one_column_of_logits_has_the_threshold_0():
     learner.compile("sgd", weighted_metrics=["accuracy"], run_eagerly=True)
     inputs, query_y = tasks([0, 1, 0, 1, 0, 1])
     measured = learner.test_on_batch(inputs, query_y, return_dict=True)
-    assert measured["accuracy"] == np.mean((learner(inputs).numpy()[..., 0] > 0) == query_y)
+    expected = np.mean((learner(inputs).numpy()[..., 0] > 0) == query_y)
+    assert measured["accuracy"] == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"query_y must be from 0 to 1, for .*; got 2"):
         learner.train_on_batch(inputs, 2 * query_y)
 
@@ -261,14 +264,14 @@ def test_more_classes_than_outputs_are_one_sentence(run_eagerly):
         r"^The labels support_y must be from 0 to 2, for the network tells 3 classes apart; got"
     )
     before = learner.get_weights()
-    too_many = tasks([0, 1, 2, 3, 0, 1])
+    too_many = tasks([0, 1, 2, 3, 0, 1], [0, 1, 2])
     for use in (learner.train_on_batch, learner.test_on_batch):
         with pytest.raises(ValueError, match=message + " 3.$"):
             use(*too_many)
     with pytest.raises(ValueError, match=message + " 3.$"):
         learner(too_many[0])
     with pytest.raises(ValueError, match=message + " -1.$"):
-        learner.train_on_batch(*tasks([0, 1, 2, -1, 0, 1]))
+        learner.train_on_batch(*tasks([0, 1, 2, -1, 0, 1], [0, 1, 2]))
     with pytest.raises(ValueError, match="query_y must be from 0 to 2"):
         learner.train_on_batch(*tasks([0, 1, 2, 0, 1, 2], [0, 1, 2, 3]))
     for old, new in zip(before, learner.get_weights(), strict=True):

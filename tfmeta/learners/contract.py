@@ -155,6 +155,14 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             support_y: np.ndarray `[S, …]`.
         """
 
+    def as_targets(self, support_y: np.ndarray) -> np.ndarray:
+        """Returns checked labels or targets of a task in one form, for which one graph is traced.
+
+        Args:
+            support_y: np.ndarray `[S, …]`.
+        """
+        return support_y
+
     def variables_of_predict(self) -> list[keras.Variable]:
         """Returns the variables that `predict_task` reads; all, if a learner does not say.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -15,8 +15,8 @@ class Check(NamedTuple):
 
     Attributes:
         holds: tf.Tensor, scalar bool. The condition.
-        message: str. A sentence without brackets, for the error.
-        got: tf.Tensor or None. A value to add to the message. Defaults to None.
+        message: str. A sentence without brackets, for the error. It may have a `{}`.
+        got: tf.Tensor or None. A value to put there, or to add to the message. Defaults to None.
     """
 
     holds: tf.Tensor
@@ -49,22 +49,20 @@ def require(checks: Sequence[Check]) -> list[tf.Operation]:
 
 
 @contextlib.contextmanager
-def in_one_sentence(change: Callable[[str], str] = str) -> Iterator[None]:
-    """Turns the error of a check in a graph into a ValueError, without the graph's traceback.
-
-    Args:
-        change: function from the check's message to the one to raise. Defaults to the same.
-    """
+def in_one_sentence() -> Iterator[None]:
+    """Turns the error of a check in a graph into a ValueError, without the graph's traceback."""
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
         failed = re.search(r"assertion failed: \[([^\]]*)\](?: \[([^\]]*)\])?", error.message)
         if failed is None:
             raise
-        raise ValueError(change(_sentence(*failed.groups()))) from None
+        raise ValueError(_sentence(*failed.groups())) from None
 
 
 def _sentence(message: str, got: object) -> str:
+    if "{}" in message:
+        return f"{message.format(got)}."
     return f"{message}." if got is None else f"{message}; got {got}."
 
 

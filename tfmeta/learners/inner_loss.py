@@ -100,6 +100,16 @@ class InnerLoss(MetaLearner):
                 f'{error} For regression, give the learner another inner_loss=, for example "mse".'
             ) from None
 
+    def as_targets(self, support_y: np.ndarray) -> np.ndarray:
+        targets = targets_of(self.inner_loss)
+        if targets == "binary":
+            return support_y.reshape(-1).astype("int64")
+        if support_y.ndim == 1 and targets == "one-hot" and self.n_classes is not None:
+            return np.eye(self.n_classes, dtype=self.variable_dtype)[support_y]
+        if support_y.ndim == 1 and targets == "values":
+            return support_y[:, None]
+        return support_y
+
     def support_loss(
         self, support_y: tf.Tensor, predictions: tf.Tensor, support_mask: tf.Tensor | None
     ) -> tf.Tensor:

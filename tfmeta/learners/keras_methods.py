@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -15,9 +14,6 @@ from tfmeta.learners.contract import Contract
 from tfmeta.learners.graph_checks import in_one_sentence
 from tfmeta.learners.output_kinds import check_compiled_loss
 from tfmeta.learners.structure import Structure
-
-# What the error of a training step begins with; `fit` adds the step's number.
-THIS_STEP = "this training step"
 
 
 class KerasMethods(Contract):
@@ -77,7 +73,7 @@ class KerasMethods(Contract):
         if isinstance(validation, list | tuple) and validation:
             validation = validation[0]
         _check_end(validation, given, "validation_steps")
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().fit(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -87,31 +83,31 @@ class KerasMethods(Contract):
         steps.pop("_use_cached_eval_dataset", None)
         given = inspect.signature(keras.Model.evaluate).bind_partial(self, *args, **steps).arguments
         _check_end(given.get("x"), given, "steps")
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts the queries of tasks; see `keras.Model.predict`, and `fit`."""
         given = inspect.signature(keras.Model.predict).bind_partial(self, *args, **kwargs).arguments
         _check_end(given.get("x"), given, "steps")
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().predict(*args, **kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Takes one step; see `keras.Model.train_on_batch`, and `fit`."""
         signature = inspect.signature(keras.Model.train_on_batch)
         _refuse_class_weight(signature.bind_partial(self, *args, **kwargs).arguments)
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().train_on_batch(*args, **kwargs)
 
     def test_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Measures one meta-batch; see `keras.Model.test_on_batch`."""
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().test_on_batch(*args, **kwargs)
 
     def predict_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts one meta-batch; see `keras.Model.predict_on_batch`."""
-        with self._in_one_sentence():
+        with in_one_sentence():
             return super().predict_on_batch(*args, **kwargs)
 
     def export(self, *args: Any, **kwargs: Any) -> None:
@@ -172,17 +168,6 @@ class KerasMethods(Contract):
         structures = self.__dict__.setdefault("_structures", {})
         before, structures[function] = structures.get(function), Structure(self)
         return before is not None and before != structures[function]
-
-    @contextlib.contextmanager
-    def _in_one_sentence(self) -> Iterator[None]:
-        def with_number(message: str) -> str:
-            optimizer = getattr(self, "optimizer", None)
-            if THIS_STEP not in message or optimizer is None:
-                return message
-            return message.replace(THIS_STEP, f"training step {int(optimizer.iterations) + 1}")
-
-        with in_one_sentence(with_number):
-            yield
 
 
 def _refuse_class_weight(given: dict[str, Any]) -> None:

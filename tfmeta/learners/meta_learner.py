@@ -142,7 +142,7 @@ class MetaLearner(MetaTraining):
         class_names = checked_class_names(class_names, kind, n_known, self.n_classes)
         self._remember_example_shape(support_x.shape[1:])
         self._build_for_now(support_x, support_y)
-        x, y = tf.constant(support_x), tf.constant(support_y)
+        x, y = tf.constant(support_x), tf.constant(self.as_targets(support_y))
         state, sizes = self._adapt_function(x, y)
         check_adapted(self, x, y, state, sizes.numpy())
         adapted = self.adapted_model(state)

@@ -11,7 +11,6 @@ import tensorflow as tf
 from tfmeta import keras_internals
 from tfmeta.learners.gradients import gradients_of
 from tfmeta.learners.graph_checks import Check, all_finite, require
-from tfmeta.learners.keras_methods import THIS_STEP
 from tfmeta.learners.meta_batches import MetaBatches, first_index_of_replica
 from tfmeta.learners.task_inputs import checked_inputs
 from tfmeta.learners.training_task import TaskUpdate, TrainingTask
@@ -122,14 +121,15 @@ class MetaTraining(MetaBatches):
         self, loss: tf.Tensor, gradients: list[tf.Tensor], assigned: list[tf.Tensor]
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns gradients and assigned values after a check that all numbers are finite."""
+        step = tf.identity(self.optimizer.iterations) + 1
         message = (
-            f"{{}} of {THIS_STEP} is not finite, and the weights stay as they were: look for NaN "
+            " of training step {} is not finite, and the weights stay as they were: look for NaN "
             "in the episodes, lower the learning rates, or clip gradients"
         )
-        checks = [Check(tf.math.is_finite(loss), message.format("The loss"), loss)]
+        checks = [Check(tf.math.is_finite(loss), f"The loss{message}", step)]
         # An optimizer that scales losses skips such a step by itself, and lowers the scale.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            checks.append(Check(all_finite(gradients), message.format("The loss's gradient")))
+            checks.append(Check(all_finite(gradients), f"The loss's gradient{message}", step))
         with tf.control_dependencies(require(checks)):
             return [tf.identity(g) for g in gradients], [tf.identity(a) for a in assigned]
 

@@ -72,7 +72,7 @@ def _one_tensor(name: str, value: Any) -> tf.Tensor:
     if not isinstance(value, Mapping | tf.RaggedTensor):
         try:
             return tf.convert_to_tensor(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError):
             pass
     raise ValueError(
         f"{name} must be one tensor, for a learner's network has one input; got a "

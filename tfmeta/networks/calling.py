@@ -16,7 +16,7 @@ from tfmeta.networks.batch_norm import (
 )
 from tfmeta.networks.convolution import prepare_convolutions
 from tfmeta.networks.episode import Episode, Normalization, in_episode
-from tfmeta.networks.interface import check_output, shape_of
+from tfmeta.networks.interface import built_by_call, check_output, shape_of
 from tfmeta.networks.layer_losses import add_losses, collecting_losses
 from tfmeta.networks.pairs import Pairs
 from tfmeta.networks.recurrence import prepare_recurrence
@@ -196,6 +196,7 @@ def output_shape(network: keras.Model, example_shape: tuple[int, ...]) -> tuple[
     """Returns the shape of a network's output for one example."""
     if hasattr(network, "output_shape"):
         return tuple(network.output_shape[1:])
-    shape = shape_of(network(keras.Input(example_shape)))
-    check_output("A learner's network", network, shape)
+    name = "A learner's network"
+    shape = shape_of(built_by_call(name, network, example_shape))
+    check_output(name, network, shape)
     return tuple(shape[1:])
