@@ -7,7 +7,7 @@ changes that.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
@@ -95,6 +95,46 @@ def loss_tracker(model: keras.Model) -> Any:
     Rests on `Trainer._loss_tracker`. The user may also have a metric called "loss".
     """
     return getattr(model, "_loss_tracker", None)
+
+
+def keep_in_pickles(model: keras.Model, *names: str) -> None:
+    """Makes pickles of a model keep these attributes, which Keras's own drop.
+
+    The pickle needs no more than Keras to load. Rests on `pickle` looking `__reduce_ex__` up on the
+    instance, on Keras's `__reduce__` returning a function and its arguments, and on entries in the
+    instance's dictionary that Keras does not track.
+    """
+
+    def reduce(protocol: int) -> tuple[Any, ...]:
+        function, arguments = model.__reduce__()
+        values = {name: getattr(model, name) for name in names}
+        # Keras wraps lists, and the wrapper does not pickle.
+        values = {name: list(v) if isinstance(v, list) else v for name, v in values.items()}
+        return function, arguments, values
+
+    vars(model)["__reduce_ex__"] = reduce
+
+
+def optimizer_knows(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[keras.Variable]
+) -> bool:
+    """Returns whether a built optimizer was built for all these variables.
+
+    Rests on `Optimizer._trainable_variables`, and on a `LossScaleOptimizer`'s `inner_optimizer`.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    known = {id(v) for v in inner._trainable_variables}
+    return all(id(v) in known for v in variables)
+
+
+def assigned_by_layers(model: keras.Model) -> list[keras.Variable]:
+    """Returns the variables that layers assign in training: seeds, moving averages and their like.
+
+    They are the non-trainable variables, without the weights of frozen layers. Rests on
+    `Layer._trainable_variables`, which holds the weights of a frozen layer, too.
+    """
+    frozen = {id(v) for layer in layers_of(model) for v in layer._trainable_variables}
+    return [v for v in model.non_trainable_variables if id(v) not in frozen]
 
 
 # === Seeds ===

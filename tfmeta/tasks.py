@@ -24,6 +24,7 @@ from tfmeta.data import ImageFormat
 from tfmeta.data.inputs import image_files, read_csv, read_images
 from tfmeta.files import replacing, write_json
 from tfmeta.learners import MetaLearner
+from tfmeta.learners.output_kinds import by_class
 
 MODEL, TASK = "model.keras", "task.json"
 
@@ -38,7 +39,8 @@ class Task:
     Attributes:
         model: keras.Model. The adapted model, from `[N, *x]` to `[N, n_way]` or `[N, *y]`.
         class_names: list of str, or None for regression. The names of the classes 0, 1, …
-        output_kind: str. What the model returns: `"logits"`, `"scores"` or `"values"`.
+        output_kind: str. What the model returns: `"logits"`, `"scores"`, one column of these for
+            two classes (`"binary_logits"`, `"binary_scores"`), or `"values"`.
         example_shape: tuple of int, or None if unknown. The shape of one example.
         image_format: ImageFormat, or None if examples are not image files. How image files become
             examples.
@@ -144,15 +146,27 @@ class Task:
             x: `[N, *example_shape]` float.
 
         Returns:
-            `[N, n_classes]` probabilities, or scores if `output_kind` is `"scores"`; or `[N, *y]`
-            values.
+            `[N, n_classes]` probabilities, or scores if `output_kind` is `"scores"` or
+            `"binary_scores"`; or `[N, *y]` values.
+
+        Raises:
+            ValueError: If a prediction is not finite.
         """
         outputs = np.asarray(self.model.predict(x, batch_size=len(x), verbose=0))
+        finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
+        if not finite.all():
+            raise ValueError(
+                f"The predictions of {np.count_nonzero(~finite)} of {len(finite)} examples are not "
+                f"finite, first that of example {np.argmin(finite) + 1}: adapt again, with a lower "
+                "inner_learning_rate or with numbers around 1."
+            )
         if self.class_names is None:
             return outputs
+        outputs, kind = by_class(outputs, self.output_kind)
+        outputs = np.asarray(outputs)
         # The network may have more outputs than the task has classes.
         outputs = outputs[:, : len(self.class_names)]
-        if self.output_kind == "logits":
+        if kind == "logits":
             return np.asarray(keras.ops.softmax(outputs))
         return outputs
 

@@ -6,6 +6,8 @@ command imports it when it runs, after all checks that do not need it.
 
 from __future__ import annotations
 
+import io
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -73,6 +75,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         The exit code: 0; 1 after an error, printed to stderr; 2 if the arguments are wrong;
         130 after an interrupt.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # Names of classes and files may have characters that the terminal's encoding lacks.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         get_command(app)(args=None if arguments is None else list(arguments), prog_name="tfmeta")
     except SystemExit as stop:

@@ -28,7 +28,7 @@ def write(
         names: Sequence of str, `[N]`. The examples.
         outputs: `[N, n_classes]` probabilities or scores, or `[N, *y]` values.
         class_names: Sequence of str, or None if the outputs are values. The classes.
-        output_kind: str. What the model returns: `"logits"`, `"scores"` or `"values"`.
+        output_kind: str. What the model returns, as a task's `output_kind`.
         form: str. `"tsv"`: one line per example, without a header; `"csv"`, with one; `"json"`, a
             list with one object per example.
         top_k: int. How many classes to print per example.
@@ -43,7 +43,7 @@ def write(
         rows = [[f"{value:.6g}" for value in row] for row in flat]
         records: list[dict[str, Any]] = [{"values": [number(text) for text in row]} for row in rows]
     else:
-        measure = "score" if output_kind == "scores" else "probability"
+        measure = "score" if output_kind.endswith("scores") else "probability"
         # Ties go to the first class, as with `argmax`.
         best = np.argsort(-flat, axis=1, kind="stable")[:, :top_k]
         pairs = [
@@ -81,7 +81,9 @@ def _print(
 ) -> None:
     if form == "json":
         named = [{"file": name, **record} for name, record in zip(names, records, strict=True)]
-        print(json.dumps(named, indent=2, ensure_ascii=False))
+        # An encoding that lacks a character would make an escape of it that JSON does not know.
+        is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
+        print(json.dumps(named, indent=2, ensure_ascii=not is_unicode))
     elif form == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(["file", *columns])

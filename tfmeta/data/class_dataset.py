@@ -107,19 +107,22 @@ class ClassDataset:
         labels, counts = np.unique(y, return_counts=True)
         with tf.device("CPU"):
             store = tf.constant(x)
-
-        def fetch(rows: tf.Tensor) -> tf.Tensor:
-            examples = tf.gather(store, rows)
-            return tf.cast(examples, tf.float32) / 255 if store.dtype == tf.uint8 else examples
-
         return cls(
             [str(k) if class_names is None else class_names[k] for k in labels],
             np.split(order, np.cumsum(counts)[:-1]),
-            fetch,
+            functools.partial(_rows_of, store),  # It pickles, unlike a function within this one.
             x.shape[1:],
             image_format,
             source,
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        if "<locals>" in getattr(self.fetch, "__qualname__", ""):
+            raise TypeError(
+                f"The data set {self.source} does not pickle, for it reads its examples from where "
+                "they lie: send the arguments of tfmeta.data.load instead, and load it there."
+            )
+        return dict(vars(self))
 
     def __len__(self) -> int:
         return len(self.class_names)
@@ -262,3 +265,9 @@ class ClassDataset:
                 f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
                 f"n_shot or n_query, or use .drop_small_classes({shots + queries})."
             )
+
+
+def _rows_of(store: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    """Returns the examples of some rows as float32, uint8 scaled to [0, 1]."""
+    examples = tf.gather(store, rows)
+    return tf.cast(examples, tf.float32) / 255 if store.dtype == tf.uint8 else examples

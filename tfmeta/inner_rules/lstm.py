@@ -31,6 +31,8 @@ class LSTMRule(InnerRule):
         input_bias: (low, high), floats. Range from which b_i is drawn. Defaults to (-5, -4).
     """
 
+    made_by_weight = False
+
     def __init__(
         self,
         hidden_units: int = 20,

@@ -21,6 +21,8 @@ class Momentum(InnerRule):
         momentum: float. Initial μ, usually from 0 to 1. Defaults to 0.9.
     """
 
+    made_by_weight = False
+
     def __init__(self, momentum: float = 0.9, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.initial_momentum = momentum

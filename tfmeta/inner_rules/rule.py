@@ -37,6 +37,10 @@ class InnerRule(keras.layers.Layer):
     # The most inner steps that the rule is defined for; None for any number.
     max_inner_steps: int | None = None
 
+    # Whether the meta-parameters are those of the weights that `make` got, so that the rule serves
+    # no others. False for a rule that shares its meta-parameters among all weights.
+    made_by_weight: bool = True
+
     def make(
         self, weights: Sequence[keras.Variable], inner_learning_rate: float, inner_steps: int
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tfmeta import backend  # noqa: F401  First of all imports: it checks Keras's backend.
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.anil import ANIL
 from tfmeta.learners.cavia import CAVIA

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, Literal, Protocol
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.layout import Layout
+from tfmeta.learners.output_kinds import OutputKind
+from tfmeta.learners.structure import Structure
+from tfmeta.networks import normalises_together
 
 
 class PredictsTasks(Protocol):
@@ -18,7 +22,7 @@ class PredictsTasks(Protocol):
     variable_dtype: str
 
     @property
-    def output_kind(self) -> Literal["logits", "scores", "values"]: ...
+    def output_kind(self) -> OutputKind: ...
     def variables_of_predict(self) -> list[keras.Variable]: ...
     def predict_with(
         self, layout: Layout, flat: Sequence[tf.Tensor], query_x: tf.Tensor, training: bool
@@ -31,6 +35,9 @@ class AdaptedModel(keras.Model):
 
     It saves and loads like any Keras model. The models of a learner's tasks share its compiled
     functions; the values of a task are kept in one flat weight per dtype.
+
+    If the learner normalises queries together, the model warns once when it gets one query alone,
+    or queries in several batches.
 
     Args:
         learner: MetaLearner. The learner whose `predict_task` predicts. Only its configuration
@@ -57,7 +64,9 @@ class AdaptedModel(keras.Model):
         self._learner = lambda: learner
         self.supports_jit = False
         self.class_names = class_names
-        self.output_kind = learner.output_kind
+        self.output_kind: str = learner.output_kind
+        self._structure: Structure | None = None
+        self._has_warned = False
         self._layout = Layout(values)
         sizes = self._layout.sizes()
         if flat is not None and [len(part) for part in flat] != list(sizes.values()):
@@ -82,7 +91,9 @@ class AdaptedModel(keras.Model):
         variables = [tf.convert_to_tensor(v.value) for v in learner.variables_of_predict()]
         values = {"state": state, "variables": variables}
         layout = Layout.of(values)
-        return cls(learner, layout.structure, flat=layout.pack(values))
+        model = cls(learner, layout.structure, flat=layout.pack(values))
+        model._structure = Structure(model.learner)
+        return model
 
     @property
     def learner(self) -> Any:
@@ -93,9 +104,56 @@ class AdaptedModel(keras.Model):
         """Does nothing: all weights exist from the start."""
 
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
+        """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`.
+
+        Raises:
+            ValueError: If layers of the learner's network were frozen, thawed or replaced since.
+        """
+        if isinstance(query_x, Mapping | list | tuple):
+            raise ValueError(
+                "The queries must be one tensor [Q, *x], for a learner's network has one input; "
+                f"got a {type(query_x).__name__}."
+            )
+        if query_x.shape[0] == 1:
+            self._warn("this one query is normalised by itself")
+        structure = Structure(self.learner)
+        if self._structure is not None and structure != self._structure:
+            raise ValueError(
+                "Layers of the learner's network were frozen, thawed or replaced (trainable=) "
+                "after this task was learned: undo that, or adapt to the task again."
+            )
+        self._structure = structure
         flat = [weight.value for weight in self._flat]
         return self.learner.predict_with(self._layout, flat, query_x, training)
+
+    def predict(self, x: Any, batch_size: int | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Predicts queries; see `keras.Model.predict`.
+
+        With `batch_norm="transductive"` pass a `batch_size` that holds all queries.
+        """
+        n_queries = np.shape(x)[0] if hasattr(x, "shape") and len(np.shape(x)) else 0
+        size = batch_size or 32  # Keras's default
+        if n_queries > size:
+            self._warn(
+                f"these {n_queries} queries come in batches of {size}, each normalised by itself: "
+                f"pass batch_size={n_queries}"
+            )
+        elif n_queries == 1:
+            self._warn("this one query is normalised by itself")
+        return super().predict(x, batch_size, *args, **kwargs)
+
+    def _warn(self, what: str) -> None:
+        """Warns, once, that predictions depend on which queries come together."""
+        mode: Any = getattr(self.learner, "batch_norm", None)
+        if not self._has_warned and normalises_together(mode, self.learner):
+            self._has_warned = True
+            warnings.warn(
+                'With batch_norm="transductive" a prediction depends on the other queries of its '
+                f"batch, and {what}. Predict all queries of a task together, or adapt with "
+                'batch_norm="support" '
+                '(learner.with_batch_norm("support")), whose predictions do not depend on them.',
+                stacklevel=3,
+            )
 
     def get_config(self) -> dict[str, Any]:
         return {

@@ -8,12 +8,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from tfmeta.checks import check_model
 from tfmeta.learners.inner_loop import InnerLoopLearner, State
 from tfmeta.networks import (
     BatchNorm,
     Normalization,
     call_shared_network,
+    check_network,
     copy_with_statistics,
     copy_with_values,
     normalises_together,
@@ -77,14 +77,14 @@ class ANIL(InnerLoopLearner):
         inner_batch_size: int | None = None,
         **kwargs: Any,
     ) -> None:
-        check_model("encoder", encoder)
+        check_network("encoder", encoder)
         prepare_network(encoder)
         if isinstance(head, numbers.Integral):
             dense = keras.layers.Dense(int(head), name="logits", dtype=encoder.dtype_policy)
             head = keras.Sequential([dense], name="head")
             if hasattr(encoder, "output_shape"):
                 head.build(encoder.output_shape)
-        check_model("head", head)
+        check_network("head", head)
         assert isinstance(head, keras.Model)
         super().__init__(
             head,
@@ -195,6 +195,10 @@ class ANIL(InnerLoopLearner):
         return features
 
     # === What others want to know ===
+
+    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
+        features, _ = self._embed_support(support_x, None, training=False)
+        return super().first_step_not_finite(features, support_y)
 
     def networks_are_built(self) -> bool:
         return self.encoder.built and self.head.built

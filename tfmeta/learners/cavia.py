@@ -58,6 +58,8 @@ class CAVIA(InnerLoopLearner):
     (3, 1)
     """
 
+    n_inputs = 2
+
     def __init__(
         self,
         network: keras.Model,

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta import keras_internals
+from tfmeta.learners.output_kinds import OutputKind
 
 
 class Contract(keras_internals.NoSaveSignature, keras.Model):
@@ -21,10 +22,15 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             predictions, or `"encoder"`, whose outputs are features.
         has_inner_steps: bool. Whether a task is learned in steps, after each of which it can be
             evaluated.
+        classes_from_support: bool. Whether the support set's labels alone tell a task's classes,
+            each of which needs an example.
+        n_classes: int or None. How many classes the predictions tell apart, if that is fixed.
     """
 
     takes: Literal["network", "encoder"] = "network"
     has_inner_steps: bool = False
+    classes_from_support: bool = False
+    n_classes: int | None = None
 
     def adapt_task(
         self,
@@ -108,9 +114,21 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
     # === What others want to know ===
 
     @property
-    def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """The kind of predictions: logits or scores (from 0 to 1) of classes, or values."""
+    def output_kind(self) -> OutputKind:
+        """The kind of predictions: logits or scores (from 0 to 1) of classes, or values.
+
+        `"logits"` and `"scores"` have one column per class; `"binary_logits"` and
+        `"binary_scores"` one column for two classes, which belongs to class 1.
+        """
         return "logits"
+
+    def output_kind_of(self, support_y: np.ndarray | tf.Tensor) -> OutputKind:
+        """Returns the kind of predictions for one task.
+
+        Args:
+            support_y: array `[S, …]`. Its labels or targets.
+        """
+        return self.output_kind
 
     def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Returns the shape of one example's prediction; None if each task's labels decide it."""
@@ -120,6 +138,15 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
         """Returns the loss with which the method was published, for classification."""
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
+    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
+        """Returns the inner step after which the task's state is not finite; None if unknown.
+
+        Args:
+            support_x: tf.Tensor `[S, *x]`.
+            support_y: tf.Tensor `[S, …]`.
+        """
+        return None
+
     def check_task(self, support_x: np.ndarray, support_y: np.ndarray) -> None:
         """Raises a ValueError for a support set of finite numbers that this learner cannot learn.
 
@@ -127,6 +154,14 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             support_x: np.ndarray `[S, *x]`, S ≥ 1.
             support_y: np.ndarray `[S, …]`.
         """
+
+    def as_targets(self, support_y: np.ndarray) -> np.ndarray:
+        """Returns checked labels or targets of a task in one form, for which one graph is traced.
+
+        Args:
+            support_y: np.ndarray `[S, …]`.
+        """
+        return support_y
 
     def variables_of_predict(self) -> list[keras.Variable]:
         """Returns the variables that `predict_task` reads; all, if a learner does not say.

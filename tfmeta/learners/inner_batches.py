@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import tensorflow as tf
 
+from tfmeta.learners.output_kinds import targets_of
+
 
 class Support(NamedTuple):
     """The support set of one task."""
@@ -41,9 +43,12 @@ def mean_loss(
         values, reduction = loss.call, loss.reduction
     else:
         values, reduction = loss, "mean"
+    if y_true.shape.rank == y_pred.shape.rank - 1:
+        if targets_of(loss) == "one-hot":
+            y_true = tf.one_hot(tf.cast(y_true, tf.int32), y_pred.shape[-1], dtype=y_pred.dtype)
+        elif y_pred.shape[-1] == 1:
+            y_true = y_true[..., None]
     y_true = tf.cast(y_true, y_pred.dtype)
-    if y_true.shape.rank == y_pred.shape.rank - 1 and y_pred.shape[-1] == 1:
-        y_true = y_true[..., None]
     per_example = values(y_true, y_pred)
     per_example = tf.reduce_mean(tf.reshape(per_example, [tf.shape(y_pred)[0], -1]), axis=1)
     if mask is None:
@@ -83,3 +88,25 @@ def support_batch(
     rows = tf.gather(order, places % n_examples)
     used = (n_examples > size) | (tf.range(size) < n_examples)
     return tf.gather(x, rows), tf.gather(y, rows), tf.cast(used, tf.float32)
+
+
+def power_of_two_scale(loss: Callable[[tf.Tensor], tf.Tensor], predictions: tf.Tensor) -> tf.Tensor:
+    """Returns the scale of a loss whose gradient passes through a network in float16.
+
+    Gradients below 6e-8 are 0 in float16, and those above 65504 are infinite. The loss is computed
+    in higher precision: its largest gradient by a prediction is brought to about 16. To divide by a
+    power of two afterwards is exact.
+
+    Args:
+        loss: function from predictions to a scalar.
+        predictions: tf.Tensor `[S, …]`.
+    """
+    predictions = tf.stop_gradient(predictions)
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(predictions)
+        value = loss(predictions)
+    largest = tf.reduce_max(tf.abs(tape.gradient(value, predictions, unconnected_gradients="zero")))
+    exponent = tf.floor(tf.math.log(tf.maximum(largest, 1e-30)) / tf.math.log(2.0))
+    scale = tf.pow(tf.constant(2.0, largest.dtype), 4 - exponent)
+    is_usable = tf.math.is_finite(largest) & (largest > 0)
+    return tf.stop_gradient(tf.where(is_usable, scale, tf.ones_like(scale)))

@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from tfmeta import inner_rules
-from tfmeta.checks import check_integer, check_model, check_positive
+from tfmeta.checks import check_integer, check_positive
 from tfmeta.learners.contract import constructor_arguments
-from tfmeta.learners.inner_batches import Support, mean_loss, support_batch
-from tfmeta.learners.meta_learner import MetaLearner
-from tfmeta.learners.task_inputs import check_labels
+from tfmeta.learners.inner_batches import Support, support_batch
+from tfmeta.learners.inner_loss import InnerLoss
+from tfmeta.learners.made_rule import MadeRule
 from tfmeta.networks import (
     BatchNorm,
     Normalization,
     batch_norm_layers,
+    built_by_call,
     call_network,
     carry_over,
     check_batch_norm,
+    check_network,
+    check_output,
     copy_with_values,
     normalises_together,
     normalization,
     output_shape,
     prepare_network,
+    shape_of,
     values_of,
 )
 
@@ -35,7 +38,7 @@ from tfmeta.networks import (
 State = dict[str, Any]
 
 
-class InnerLoopLearner(MetaLearner):
+class InnerLoopLearner(InnerLoss):
     """Base class: inner steps change a network's weights, from a meta-learned start.
 
     A subclass passes each of its options by name, and those of Keras, `name` and `dtype`, as
@@ -59,6 +62,7 @@ class InnerLoopLearner(MetaLearner):
     """
 
     has_inner_steps = True
+    n_inputs = 1  # of the network
     built: bool
 
     def __init__(
@@ -75,7 +79,7 @@ class InnerLoopLearner(MetaLearner):
         inner_rule: Any,
         inner_batch_size: int | None,
     ) -> None:
-        check_model("network", network)
+        check_network("network", network, self.n_inputs)
         prepare_network(network)
         check_positive("inner_learning_rate", inner_learning_rate)
         check_integer("inner_steps", inner_steps, 0)
@@ -84,19 +88,21 @@ class InnerLoopLearner(MetaLearner):
         if inner_batch_size is not None:
             check_integer("inner_batch_size", inner_batch_size, 1)
         check_batch_norm(batch_norm)
-        super().__init__(**{"dtype": network.dtype_policy, **keras_options})
+        super().__init__(inner_loss, **{"dtype": network.dtype_policy, **keras_options})
+        if self.variable_dtype == "float16":
+            raise ValueError(
+                "Inner steps lose small gradients and small changes of weights in float16: take "
+                'the dtype policy "mixed_bfloat16" or "mixed_float16", with weights in float32.'
+            )
         self.network = network
         self.inner_learning_rate = inner_learning_rate
         self.inner_steps = inner_steps
         self.test_inner_steps = inner_steps if test_inner_steps is None else test_inner_steps
         self.first_order = first_order
-        self.inner_loss = keras.losses.get(
-            inner_loss
-        ) or keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         self.batch_norm = batch_norm
         self.inner_rule = inner_rules.get(inner_rule)
         self.inner_batch_size = inner_batch_size
-        self._rule_is_made = False
+        self._rule = MadeRule(self.inner_rule)
 
     # === Building ===
 
@@ -109,19 +115,16 @@ class InnerLoopLearner(MetaLearner):
         """Builds the networks and the rule; `input_shape` may be None if the networks are built."""
         if input_shape is not None:
             self._remember_example_shape(input_shape["support_x"][2:])
+        shape = getattr(self.network, "output_shape", None)
         if not self.networks_are_built():
             # A subclassed network builds its layers when it is called.
-            self.call_networks(keras.Input(tuple(input_shape["support_x"][2:])))
-        if not self._rule_is_made:
-            if self.inner_rule.built:
-                raise ValueError(
-                    f"This {type(self.inner_rule).__name__} object is another learner's: give each "
-                    "learner an inner rule of its own."
-                )
-            weights = list(itertools.compress(*self.start_weights()))
-            self.inner_rule.make(weights, self.inner_learning_rate, self.inner_steps)
-            self.inner_rule.built = self._rule_is_made = True
-        self._check_steps(max(self.inner_steps, self.test_inner_steps))
+            name, example_shape = type(self).__name__, tuple(input_shape["support_x"][2:])
+            shape = shape_of(built_by_call(name, self.call_networks, example_shape))
+            check_output(name, self.network, shape)
+        if shape is not None:
+            self.check_outputs(tuple(shape[1:]), self.network.name)
+        self._rule.make(self.adapting_weights(), self.inner_learning_rate, self.inner_steps)
+        self._rule.check_steps(max(self.inner_steps, self.test_inner_steps))
         self.built = True
 
     def networks_are_built(self) -> bool:
@@ -131,14 +134,6 @@ class InnerLoopLearner(MetaLearner):
     def call_networks(self, x: Any) -> Any:
         """Calls all networks on symbolic examples, to build them."""
         return self.network(x)
-
-    def _check_steps(self, steps: int) -> None:
-        most = self.inner_rule.max_inner_steps
-        if most is not None and steps > most:
-            raise ValueError(
-                f"The inner rule {type(self.inner_rule).__name__} is defined for up to {most} "
-                f"inner steps, those of meta-training; got {steps}."
-            )
 
     # === The contract ===
 
@@ -176,7 +171,7 @@ class InnerLoopLearner(MetaLearner):
         inner_steps: int,
     ) -> tf.Tensor:
         """Predicts after each step, in a loop of the graph. See `MetaLearner`."""
-        self._check_steps(inner_steps)
+        self._rule.check_steps(inner_steps)
         support = Support(support_x, support_y, support_mask)
 
         def predict(state: State) -> tf.Tensor:
@@ -217,12 +212,25 @@ class InnerLoopLearner(MetaLearner):
 
     def start(self) -> tuple[State, Any]:
         """Returns the state before the first step, and the inner rule's memory."""
+        self.adapting_weights()
         weights, adapts = self.start_weights()
         state = {
             "trainable": [tf.convert_to_tensor(w) for w in weights],
             "non_trainable": values_of(self.network)[1],
         }
         return state, self.inner_rule.start(list(itertools.compress(state["trainable"], adapts)))
+
+    def adapting_weights(self) -> list[Any]:
+        """Returns the weights that adapt, after a check that the inner rule can change them.
+
+        Raises:
+            ValueError: If there are none, or layers were frozen or thawed since the rule was made.
+        """
+        weights, adapts = self.start_weights()
+        adapting = list(itertools.compress(weights, adapts))
+        if max(self.inner_steps, self.test_inner_steps):
+            self._rule.check_weights(adapting, self.network)
+        return adapting
 
     def inner_step(
         self,
@@ -241,8 +249,12 @@ class InnerLoopLearner(MetaLearner):
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
             predictions, non_trainable = self.forward(state, x, by, mask, training)
-            loss = self._support_loss(y, predictions, mask)
-        gradients = tape.gradient(loss, fast, unconnected_gradients="zero")
+            loss = self.support_loss(y, predictions, mask)
+            scale = self.loss_scale(self.network, y, predictions, mask)
+            scaled_loss = loss if scale is None else loss * scale
+        gradients = tape.gradient(scaled_loss, fast, unconnected_gradients="zero")
+        if scale is not None:
+            gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
         if first_order:
             gradients = [tf.stop_gradient(g) for g in gradients]
             loss = tf.stop_gradient(loss)
@@ -290,32 +302,14 @@ class InnerLoopLearner(MetaLearner):
         _, non_trainable = self.forward(state, support.x, by, support.mask, training)
         return {**state, "non_trainable": non_trainable}
 
-    def _support_loss(
-        self, support_y: tf.Tensor, predictions: tf.Tensor, support_mask: tf.Tensor | None
-    ) -> tf.Tensor:
-        if support_y.shape.rank not in (predictions.shape.rank - 1, predictions.shape.rank):
-            raise ValueError(
-                f"support_y {tuple(support_y.shape)} does not fit the network's predictions "
-                f"{tuple(predictions.shape)} for one task."
-            )
-        return mean_loss(
-            self.inner_loss, support_y, tf.cast(predictions, self.variable_dtype), support_mask
-        )
-
     # === What others want to know ===
 
-    @property
-    def output_kind(self) -> Literal["logits", "scores", "values"]:
-        """The kind of outputs that the inner loss takes: logits, scores or values."""
-        if isinstance(self.inner_loss, keras.losses.SparseCategoricalCrossentropy):
-            return "logits" if self.inner_loss.from_logits else "scores"
-        # The name resolves to Keras's function, which also takes probabilities.
-        of_classes = self.inner_loss is keras.losses.sparse_categorical_crossentropy
-        return "scores" if of_classes else "values"
-
-    def default_loss(self) -> keras.losses.Loss:
-        """Returns the published loss, which takes logits or probabilities, like the inner loss."""
-        return keras.losses.SparseCategoricalCrossentropy(from_logits=self.output_kind != "scores")
+    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
+        support = Support(support_x, support_y, None)
+        for step, state in enumerate(self.descend(support, self.test_inner_steps, False, True)):
+            if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in state["trainable"]):
+                return step
+        return None
 
     def input_network(self) -> keras.Model | None:
         return self.network
@@ -323,16 +317,6 @@ class InnerLoopLearner(MetaLearner):
     def prediction_shape(self, example_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of the network's output for one example."""
         return output_shape(self.network, example_shape)
-
-    def check_task(self, support_x: np.ndarray, support_y: np.ndarray) -> None:
-        if self.output_kind == "values":
-            return
-        try:
-            check_labels(support_y, self.prediction_shape(support_x.shape[1:])[-1])
-        except ValueError as error:
-            raise ValueError(
-                f'{error} For regression, give the learner another inner_loss=, for example "mse".'
-            ) from None
 
     def plain_model(self, state: State) -> keras.Model | None:
         """Makes a copy of the network with the task's weights. See `MetaLearner.plain_model`."""
@@ -345,4 +329,7 @@ class InnerLoopLearner(MetaLearner):
         return []
 
     def get_config(self) -> dict[str, Any]:
+        if self.built:
+            # A file could not be loaded: its network would not have the rule's weights.
+            self.adapting_weights()
         return {**super().get_config(), **constructor_arguments(self, InnerLoopLearner)}

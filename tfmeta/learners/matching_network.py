@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -11,7 +11,8 @@ import tensorflow as tf
 
 from tfmeta.checks import check_integer, check_positive
 from tfmeta.learners.metric_learner import MetricLearner, flat
-from tfmeta.networks import BatchNorm, repeated
+from tfmeta.learners.output_kinds import OutputKind
+from tfmeta.networks import BatchNorm, constant_products
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -121,38 +122,43 @@ class MatchingNetwork(MetricLearner):
         training: bool = False,
     ) -> tf.Tensor:
         """Returns log-probabilities, or regression values. See `MetaLearner.predict_task`."""
-        features = self.query_features(state["statistics"], query_x, query_mask, training)
-        cell = self.query_lstm if self.full_context else None
-        return self._predict(state, flat(features), state["support"], cell)
-
-    def _predict(self, state: dict[str, Any], features: Any, support: Any, cell: Any) -> Any:
-        """Compares features `[Q, d]` with the support set's, `[S, d]` or `[Q, S, d]`."""
+        features = flat(self.query_features(state["statistics"], query_x, query_mask, training))
         # float16 cannot represent -1e9.
-        lowest = max(-1e9, tf.as_dtype(keras.backend.standardize_dtype(state["exists"].dtype)).min)
-        absent = (1 - state["exists"]) * lowest
+        exists = tf.convert_to_tensor(state["exists"])
+        absent = (1 - exists) * max(-1e9, float(exists.dtype.min))
+        steps = _Steps(
+            tf.matmul,
+            lambda similarities: tf.nn.softmax(similarities + absent),
+            self.query_lstm if self.full_context else None,
+        )
+        return self._predict(state, features, steps)
 
-        def attend(similarities: Any) -> Any:
-            return keras.ops.softmax(similarities + absent, axis=-1)
+    def _predict(self, state: dict[str, Any], features: Any, steps: _Steps) -> Any:
+        """Predicts queries of features `[Q, d]`.
 
-        if cell is not None:
-            features = self._in_context(features, support, cell, attend)
-        normalised = keras.ops.normalize(features, axis=-1)[:, None]
-        cosines = keras.ops.sum(normalised * keras.ops.normalize(support, axis=-1), axis=-1)
-        attention = attend(cosines / self.temperature)
-        if "targets" in state:
-            return keras.ops.tensordot(attention, state["targets"], axes=[[1], [0]])
-        return keras.ops.log(keras.ops.matmul(attention, state["labels"]) + 1e-7)
+        Queries and support set only meet in products of matrices, so that memory does not grow with
+        the features of all pairs.
+        """
+        support = state["support"]
+        if steps.cell is not None:
+            features = self._in_context(features, support, steps)
+        directions = tf.transpose(keras.ops.normalize(support, axis=-1))
+        cosines = steps.product(keras.ops.normalize(features, axis=-1), directions)
+        attention = steps.attend(cosines / self.temperature)
+        if "labels" in state:
+            return keras.ops.log(steps.product(attention, state["labels"]) + 1e-7)
+        targets = state["targets"]
+        values = steps.product(attention, tf.reshape(targets, [tf.shape(targets)[0], -1]))
+        return keras.ops.reshape(values, (-1, *targets.shape[1:]))
 
-    def _in_context(
-        self, features: Any, support: Any, cell: keras.layers.LSTMCell, attend: Callable[[Any], Any]
-    ) -> Any:
+    def _in_context(self, features: Any, support: tf.Tensor, steps: _Steps) -> Any:
         """Returns the queries' features in the context of the support set: equations (3) to (6)."""
+        transposed = tf.transpose(support)
         hidden, memory = keras.ops.zeros_like(features), keras.ops.zeros_like(features)
         for _ in range(self.processing_steps):
-            attention = attend(keras.ops.sum(hidden[:, None] * support, axis=-1))
-            read = keras.ops.sum(attention[..., None] * support, axis=1)
+            read = steps.product(steps.attend(steps.product(hidden, transposed)), support)
             # The gates for the input [x; r] and the state h equal the paper's for x and [h; r].
-            _, (hidden, memory) = cell(
+            _, (hidden, memory) = steps.cell(
                 keras.ops.concatenate([features, read], axis=-1), [hidden, memory]
             )
             hidden = hidden + features
@@ -170,7 +176,22 @@ class MatchingNetwork(MetricLearner):
             cell = keras.layers.LSTMCell.from_config(self.query_lstm.get_config())
             cell.build((None, 2 * features.shape[-1]))
             cell.set_weights(self.query_lstm.get_weights())
-        # Use NumPy arrays: TensorFlow tensors would become inputs of the model's ONNX file.
-        constants = {k: np.asarray(state[k]) for k in state.keys() - {"support", "statistics"}}
-        outputs = self._predict(constants, features, repeated(features, state["support"]), cell)
-        return keras.Model(x, outputs)
+        steps = _Steps(constant_products(), lambda s: keras.ops.softmax(s, axis=-1), cell)
+        return keras.Model(x, self._predict(state, features, steps))
+
+    def output_kind_of(self, support_y: np.ndarray | tf.Tensor) -> OutputKind:
+        return "logits" if len(support_y.shape) == 1 else "values"
+
+
+class _Steps(NamedTuple):
+    """The steps of a prediction, which differ in a graph and in a plain model of one task.
+
+    Attributes:
+        product: function from a tensor `[Q, m]` and a matrix of the task, `[m, n]`, to `[Q, n]`.
+        attend: function from similarities `[Q, S]` to the attention, which sums to 1.
+        cell: keras.layers.LSTMCell or None. The attending LSTM's, for full-context embeddings.
+    """
+
+    product: Callable[[Any, tf.Tensor], Any]
+    attend: Callable[[Any], Any]
+    cell: Any

@@ -11,12 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import preset_files, zoo
+from tfmeta import keras_internals, preset_files, zoo
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
+from tfmeta.learners.divergence import check_adapted, mean_squares
 from tfmeta.learners.layout import Layout
 from tfmeta.learners.meta_training import MetaTraining
-from tfmeta.learners.task_inputs import check_support
+from tfmeta.learners.task_inputs import check_support, checked_class_names, one_array
 from tfmeta.networks import BatchNorm, NotCopyableError
 
 # Compiled functions of adapted models that a learner keeps, one for each size of a task's state.
@@ -114,7 +115,7 @@ class MetaLearner(MetaTraining):
             support_y: array `[S]` of integer labels from 0 to n_way - 1, or `[S, *y]` of floats.
             class_names: list of str or None. Names of the classes 0, 1, …, for
                 `model.class_names`. The file of a plain Keras model does not keep them; that of an
-                `AdaptedModel` does. Defaults to None.
+                `AdaptedModel` does, and so do pickles of both. Defaults to None.
 
         Returns:
             A model from `[Q, *x]` to `[Q, n_way]` logits or `[Q, *y]`, independent of this learner.
@@ -122,27 +123,42 @@ class MetaLearner(MetaTraining):
 
         Raises:
             ValueError: If the support set is empty, its parts differ in length, a value is NaN or
-                infinite, or a label is out of range or has no example.
+                infinite, a label is out of range or has no example, targets have another shape
+                than the predictions, or adapting gives values that are not finite.
         """
-        support_x, support_y = np.asarray(support_x), np.asarray(support_y)
+        support_x = one_array("support_x", support_x)
+        support_y = one_array("support_y", support_y)
         if support_y.size:
             self.check_task(support_x, support_y)
         check_support(support_x, support_y)
+        kind = self.output_kind_of(support_y)
+        n_known = 0 if kind == "values" or support_y.ndim != 1 else int(support_y.max()) + 1
+        class_names = checked_class_names(class_names, kind, n_known, self.n_classes)
         self._remember_example_shape(support_x.shape[1:])
-        if not self.built:
-            episode = {"support_x": support_x, "support_y": support_y, "query_x": support_x}
-            self({name: array[None] for name, array in episode.items()})
-        if self._adapt_function is None:
-            self._adapt_function = tf.function(
-                self.adapt_task, reduce_retracing=True, autograph=False
-            )
-        state = self._adapt_function(tf.constant(support_x), tf.constant(support_y))
+        self._build_for_now(support_x, support_y)
+        x, y = tf.constant(support_x), tf.constant(self.as_targets(support_y))
+        state, sizes = self._adapt_function(x, y)
+        check_adapted(self, x, y, state, sizes.numpy())
         adapted = self.adapted_model(state)
-        adapted.class_names = None if class_names is None else list(class_names)
-        adapted.output_kind = self.output_kind
+        adapted.class_names = class_names
+        adapted.output_kind = kind
+        keras_internals.keep_in_pickles(adapted, "class_names", "output_kind")
         if not adapted.built:
             adapted.build((None, *support_x.shape[1:]))
         return adapted
+
+    def _build_for_now(self, support_x: np.ndarray, support_y: np.ndarray) -> None:
+        """Builds the learner, and its function that adapts: anew if layers changed since."""
+        if not self.built:
+            episode = {"support_x": support_x, "support_y": support_y, "query_x": support_x}
+            self({name: array[None] for name, array in episode.items()})
+        if self._has_changed("adapt") or self._adapt_function is None:
+
+            def adapt(support_x: tf.Tensor, support_y: tf.Tensor) -> tuple[Any, tf.Tensor]:
+                state = self.adapt_task(support_x, support_y)
+                return state, mean_squares(state)
+
+            self._adapt_function = tf.function(adapt, reduce_retracing=True, autograph=False)
 
     def adapted_model(self, state: Any) -> keras.Model:
         """Makes the Keras model of a task whose `adapt_task` returned `state`.

@@ -1,21 +1,17 @@
-"""Meta-batches: both functions of a task mapped over the tasks, and the meta-training step."""
+"""The meta-training step: the outer gradient, taken task by task."""
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals
-from tfmeta.learners.contract import Contract
+from tfmeta.learners.graph_checks import Check, all_finite, require
+from tfmeta.learners.meta_batches import MetaBatches, first_index_of_replica
 from tfmeta.learners.task_inputs import checked_inputs
 from tfmeta.threads import tasks_at_once
-
-# Tasks draw their dropout masks from seeds this far apart, so that no two layers' seeds collide.
-TASK_SEED_STRIDE = 1_000_003
 
 
 class TrainingTask(NamedTuple):
@@ -43,68 +39,8 @@ class TaskUpdate(NamedTuple):
     assigned: list[tf.Tensor]  # what layers would have assigned to the task's variables
 
 
-class MetaTraining(Contract):
-    """Maps a learner's two functions over the tasks of a meta-batch."""
-
-    # === Keras ===
-
-    def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
-        """Adapts to every task of the meta-batch and predicts its queries. See `MetaLearner`."""
-        inputs = checked_inputs(inputs)
-        self._remember_example_shape(inputs["query_x"].shape[2:])
-        n_way = self._n_way(inputs)
-        predictions, assigned = tf.map_fn(
-            # As Keras runs layers: without AutoGraph, whose conversion slows every eager call.
-            tf.autograph.experimental.do_not_convert(
-                lambda elements: self._run_task(
-                    lambda: self._predict_episode(elements[0], training, n_way),
-                    elements[1],
-                    training,
-                )
-            ),
-            (inputs, tf.range(tf.shape(inputs["query_x"])[0])),
-            fn_output_signature=(
-                self.variable_dtype,
-                [v.dtype for v in self._task_variables(training)],
-            ),
-            parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
-        )
-        self._assign(
-            [
-                tf.reduce_mean(a, axis=0) if a.dtype.is_floating else tf.reduce_max(a, axis=0)
-                for a in assigned
-            ],
-            training,
-        )
-        return predictions
-
-    def predict_by_step(self, inputs: Mapping[str, Any], inner_steps: int) -> tf.Tensor:
-        """Predicts the queries of every task after 0, 1, …, `inner_steps` inner steps.
-
-        Args:
-            inputs: dict. The inputs of a meta-batch; see `MetaLearner`.
-            inner_steps: int. The number of steps, ≥ 0.
-
-        Returns:
-            `[inner_steps + 1, T, Q, n_way]` logits, or `[inner_steps + 1, T, Q, *y]`.
-
-        Raises:
-            ValueError: If this learner has no inner steps, or is not defined for so many.
-        """
-        inputs = checked_inputs(inputs)
-
-        def predict(episode: dict[str, tf.Tensor]) -> tf.Tensor:
-            support = episode["support_x"], episode["support_y"], episode.get("support_mask")
-            queries = episode["query_x"], episode.get("query_mask")
-            return self.predict_task_by_step(*support, *queries, inner_steps)
-
-        by_task = tf.map_fn(
-            tf.autograph.experimental.do_not_convert(predict),
-            inputs,
-            fn_output_signature=tf.as_dtype(self.variable_dtype),
-            parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
-        )
-        return keras.ops.swapaxes(by_task, 0, 1)
+class MetaTraining(MetaBatches):
+    """Trains a learner on meta-batches."""
 
     def train_step(self, data: Any) -> dict[str, Any]:
         """Takes one meta-training step: Keras's own to rounding, but flat in memory and faster.
@@ -113,20 +49,19 @@ class MetaTraining(Contract):
         intermediate results outlive it.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        weights = self._task_weights(tf.shape(y)[0], sample_weight)
-        if weights is None:
-            if type(self).task_gradients is not MetaTraining.task_gradients:
-                raise ValueError(
-                    f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
-                    f"{self.loss!r} with sample weights or regularisers."
-                )
-            return super().train_step(data)
         inputs = checked_inputs(x)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
+        self.check_trainable()
+        check_clipping(self.optimizer, tf.distribute.get_strategy().num_replicas_in_sync)
+        inputs, y = self._with_checked_labels(inputs), self._with_checked_targets(inputs, y)
         n_tasks = tf.shape(inputs["query_x"])[0]
+        weights = self._task_weights(n_tasks, sample_weight)
+        if weights is None:
+            return self._train_step_of_all(inputs, y, sample_weight)
         n_way = self._n_way(inputs)
+        first_index = first_index_of_replica(n_tasks)
         variables = self.trainable_variables
 
         def add_task(
@@ -145,7 +80,7 @@ class MetaTraining(Contract):
                     only(y),
                     None if sample_weight is None else only(sample_weight),
                     weights[index],
-                    index,
+                    first_index + index,
                     n_way,
                 )
             )
@@ -178,34 +113,56 @@ class MetaTraining(Contract):
             ),
             parallel_iterations=tasks_at_once(),
         )
+        gradients, assigned = self._if_finite(loss, gradients, assigned)
         self._assign(assigned, training=True)
-        self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        self._take_outer_step(loss, gradients, n_tasks)
+        return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
+
+    def _train_step_of_all(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
+        """Takes a step by a loss that is no sum over tasks, as Keras does: all tasks at once."""
+        if type(self).task_gradients is not MetaTraining.task_gradients:
+            raise ValueError(
+                f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
+                f"{self.loss!r} with sample weights or regularisers."
+            )
+        with tf.GradientTape() as tape:
+            predictions = self(x, training=True)
+            loss = self.compute_loss(
+                x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True
+            )
+            scaled_loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(
+            scaled_loss, self.trainable_variables, unconnected_gradients="zero"
+        )
+        gradients, _ = self._if_finite(loss, [tf.convert_to_tensor(g) for g in gradients], [])
+        self._take_outer_step(loss, gradients, tf.shape(x["query_x"])[0])
+        return self.compute_metrics(x, y, predictions, sample_weight=sample_weight)
+
+    def _if_finite(
+        self, loss: tf.Tensor, gradients: list[tf.Tensor], assigned: list[tf.Tensor]
+    ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """Returns gradients and assigned values after a check that all numbers are finite."""
+        step = tf.identity(self.optimizer.iterations) + 1
+        message = (
+            " of training step {} is not finite, and the weights stay as they were: look for NaN "
+            "in the episodes, lower the learning rates, or clip gradients"
+        )
+        checks = [Check(tf.math.is_finite(loss), f"The loss{message}", step)]
+        # An optimizer that scales losses skips such a step by itself, and lowers the scale.
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            checks.append(Check(all_finite(gradients), f"The loss's gradient{message}", step))
+        with tf.control_dependencies(require(checks)):
+            return [tf.identity(g) for g in gradients], [tf.identity(a) for a in assigned]
+
+    def _take_outer_step(
+        self, loss: tf.Tensor, gradients: list[tf.Tensor], n_tasks: tf.Tensor
+    ) -> None:
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         tracker = keras_internals.loss_tracker(self)
         if tracker is not None:
             # Keras divides a loss by the number of replicas; the tracker wants it whole.
             replicas = tf.distribute.get_strategy().num_replicas_in_sync
             tracker.update_state(loss * replicas, sample_weight=n_tasks)
-        return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
-
-    def fit(self, *args: Any, **kwargs: Any) -> Any:
-        """Meta-trains; see `keras.Model.fit`.
-
-        Raises:
-            ValueError: If there is a `class_weight`: a label stands for another class in each task.
-        """
-        _refuse_class_weight(keras.Model.fit, self, *args, **kwargs)
-        return super().fit(*args, **kwargs)
-
-    def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
-        """Takes one step; see `keras.Model.train_on_batch`, and `fit` for `class_weight`."""
-        _refuse_class_weight(keras.Model.train_on_batch, self, *args, **kwargs)
-        return super().train_on_batch(*args, **kwargs)
-
-    def make_train_function(self, force: bool = False) -> None:
-        """Makes Keras's function, but builds the optimizer first, so the step is traced once."""
-        if self.built and self.optimizer is not None and not self.optimizer.built:
-            self.optimizer.build(self.trainable_variables)
-        super().make_train_function(force)
 
     # === One task ===
 
@@ -228,45 +185,6 @@ class MetaTraining(Contract):
         )
         return TaskUpdate(loss, gradients, predictions, assigned)
 
-    def _run_task(
-        self, run: Callable[[], Any], index: tf.Tensor, training: bool
-    ) -> tuple[Any, list[tf.Tensor]]:
-        """Runs a function of one task; returns its result, and what layers would have assigned."""
-        variables = self._task_variables(training)
-        offsets = [
-            keras_internals.shifted_seed(v, index * TASK_SEED_STRIDE)
-            if keras_internals.is_seed_state(v)
-            else None
-            for v in variables
-        ]
-        mapping = [
-            (v, v.value if offset is None else v.value + offset)
-            for v, offset in zip(variables, offsets, strict=True)
-        ]
-        with keras.StatelessScope(state_mapping=mapping) as scope:
-            outputs = run()
-        values = [tf.convert_to_tensor(scope.get_current_value(v)) for v in variables]
-        assigned = [
-            value if offset is None else value - offset
-            for value, offset in zip(values, offsets, strict=True)
-        ]
-        return outputs, assigned
-
-    def _predict_episode(
-        self, episode: dict[str, tf.Tensor], training: bool, n_way: tf.Tensor | None
-    ) -> tf.Tensor:
-        state = self.adapt_task(
-            episode["support_x"],
-            episode["support_y"],
-            episode.get("support_mask"),
-            training=training,
-            n_way=n_way,
-        )
-        predictions = self.predict_task(
-            state, episode["query_x"], episode.get("query_mask"), training=training
-        )
-        return tf.cast(predictions, self.variable_dtype)
-
     def _task_loss(self, task: TrainingTask, predictions: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the compiled loss of a task's predictions, times its weight; and that scaled."""
         loss = self.compute_loss(
@@ -278,30 +196,6 @@ class MetaTraining(Contract):
         )
         loss *= tf.cast(task.weight, loss.dtype)
         return loss, self.optimizer.scale_loss(loss)
-
-    # === The meta-batch ===
-
-    def _n_way(self, inputs: Mapping[str, tf.Tensor]) -> tf.Tensor | None:
-        """Returns the number of classes of the meta-batch's largest task; None in regression."""
-        labels, mask = inputs["support_y"], inputs.get("support_mask")
-        if self.output_kind == "values" or labels.shape.rank != 2:
-            return None
-        labels = tf.cast(labels, tf.int32)
-        if mask is not None:
-            labels = tf.where(tf.cast(mask, tf.bool), labels, -1)
-        return tf.reduce_max(labels) + 1
-
-    def _task_variables(self, training: bool) -> list[keras.Variable]:
-        """Returns what a task in training may change: seeds and moving averages."""
-        return self.non_trainable_variables if training else []
-
-    def _assign(self, values: list[tf.Tensor], training: bool) -> None:
-        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-            mean = tf.distribute.ReduceOp.MEAN
-            replica = tf.distribute.get_replica_context()
-            values = [replica.all_reduce(mean, v) if v.dtype.is_floating else v for v in values]
-        for variable, value in zip(self._task_variables(training), values, strict=True):
-            variable.assign(value)
 
     def _task_weights(
         self, n_tasks: tf.Tensor, sample_weight: tf.Tensor | None
@@ -331,14 +225,18 @@ class MetaTraining(Contract):
             return tf.ones([n_tasks], floatx)
         return None
 
-    def _remember_example_shape(self, shape: Any) -> None:
-        """Called with the shape of an example whenever one is seen; `MetaLearner` keeps it."""
 
+def check_clipping(optimizer: keras.optimizers.Optimizer, n_replicas: int) -> None:
+    """Raises a ValueError if several replicas would clip their gradients each by itself.
 
-def _refuse_class_weight(method: Callable[..., Any], *args: Any, **kwargs: Any) -> None:
-    given = inspect.signature(method).bind_partial(*args, **kwargs).arguments
-    if given.get("class_weight") is not None:
-        raise ValueError(
-            "A learner takes no class_weight, for a label stands for another class in each task: "
-            "weigh queries by sample weights [T, Q] instead, the third part of a data set's items."
-        )
+    Args:
+        optimizer: keras.optimizers.Optimizer. The outer optimizer.
+        n_replicas: int. The number of replicas.
+    """
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    for name in ("clipnorm", "global_clipnorm", "clipvalue"):
+        if n_replicas > 1 and getattr(inner, name, None):
+            raise ValueError(
+                f"Keras clips gradients ({name}) before it sums them over the replicas, which is "
+                f"another step than that of one device: leave {name} out, or train on one device."
+            )

@@ -8,17 +8,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta.checks import check_model
 from tfmeta.learners.contract import constructor_arguments
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.learners.task_inputs import check_labels
 from tfmeta.networks import (
     BatchNorm,
+    built_by_call,
     call_shared_network,
     check_batch_norm,
+    check_network,
+    check_output,
     copy_with_statistics,
     normalises_together,
     prepare_network,
+    shape_of,
 )
 
 
@@ -37,11 +40,12 @@ class MetricLearner(MetaLearner):
     """
 
     takes = "encoder"
+    classes_from_support = True
 
     def __init__(
         self, encoder: keras.Model, *, batch_norm: BatchNorm = "transductive", **kwargs: Any
     ) -> None:
-        check_model("encoder", encoder)
+        check_network("encoder", encoder)
         prepare_network(encoder)
         check_batch_norm(batch_norm)
         kwargs.setdefault("dtype", encoder.dtype_policy)
@@ -62,7 +66,9 @@ class MetricLearner(MetaLearner):
             features = self.encoder.output_shape
         else:
             # A subclassed encoder builds its layers and returns its shapes only when it is called.
-            features = self.encoder(keras.Input(tuple(input_shape["support_x"][2:]))).shape
+            shape = tuple(input_shape["support_x"][2:])
+            features = shape_of(built_by_call("The encoder", self.encoder, shape))
+            check_output("The encoder", self.encoder, features)
         self.build_comparison(tuple(features[1:]))
         self.built = True
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import tensorflow as tf
 
 from tfmeta.backbones import relation_module as published_relation_module
-from tfmeta.checks import check_model
 from tfmeta.learners.metric_learner import MetricLearner
 from tfmeta.learners.one_hot_squared_error import OneHotSquaredError
+from tfmeta.learners.output_kinds import OutputKind
 from tfmeta.networks import (
     BatchNorm,
     Pairs,
     batch_norm_layers,
     call_shared_network,
+    check_network,
     copy_with_statistics,
     normalises_together,
     prepare_network,
@@ -71,7 +72,7 @@ class RelationNetwork(MetricLearner):
         **kwargs: Any,
     ) -> None:
         if relation_module is not None:
-            check_model("relation_module", relation_module)
+            check_network("relation_module", relation_module)
             prepare_network(relation_module)
         super().__init__(encoder, batch_norm=batch_norm, **kwargs)
         self.relation_module = relation_module
@@ -98,7 +99,7 @@ class RelationNetwork(MetricLearner):
             )
 
     @property
-    def output_kind(self) -> Literal["logits", "scores", "values"]:
+    def output_kind(self) -> OutputKind:
         return "scores"
 
     def default_loss(self) -> keras.losses.Loss:

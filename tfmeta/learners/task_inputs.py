@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
+
+from tfmeta.learners.graph_checks import Check
+from tfmeta.learners.output_kinds import compares_equal_shapes
 
 REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
 OPTIONAL_INPUTS = ("support_mask", "query_mask")
@@ -34,7 +38,7 @@ def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
             f"(missing: {missing}, unknown: {unknown})."
         )
     tensors = {
-        name: tf.convert_to_tensor(value) for name, value in inputs.items() if value is not None
+        name: _one_tensor(name, value) for name, value in inputs.items() if value is not None
     }
     ranks = {name: tensor.shape.rank for name, tensor in tensors.items()}
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items() if ranks[name]}
@@ -64,6 +68,67 @@ def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     return tensors
 
 
+def _one_tensor(name: str, value: Any) -> tf.Tensor:
+    if not isinstance(value, Mapping | tf.RaggedTensor):
+        try:
+            return tf.convert_to_tensor(value)
+        except (TypeError, ValueError, tf.errors.InvalidArgumentError):
+            pass
+    raise ValueError(
+        f"{name} must be one tensor, for a learner's network has one input; got a "
+        f"{type(value).__name__}."
+    )
+
+
+def one_array(name: str, value: Any) -> np.ndarray:
+    """Returns a value as an array.
+
+    Args:
+        name: str. The value's name in an error.
+        value: array-like. The value.
+
+    Raises:
+        ValueError: If it is no single array of numbers, but a structure of several, for example.
+    """
+    try:
+        array = np.asarray(value)
+    except ValueError:  # Lists of different lengths.
+        array = np.asarray(None)
+    if array.dtype == object:
+        raise ValueError(
+            f"{name} must be one array of numbers, for a learner's network has one input; got a "
+            f"{type(value).__name__}."
+        )
+    return array
+
+
+# === Labels ===
+
+
+def label_checks(
+    name: str, labels: tf.Tensor, mask: tf.Tensor | None, limit: int | tf.Tensor, why: str
+) -> list[Check]:
+    """Returns the checks of a meta-batch's labels, for `require`.
+
+    Args:
+        name: str. The labels' name.
+        labels: tf.Tensor `[T, N]`. Labels of any type.
+        mask: tf.Tensor `[T, N]` or None. 0 for padding.
+        limit: int or scalar tf.Tensor. What labels must be less than.
+        why: str. The reason of the limit.
+    """
+    if mask is not None:
+        labels = tf.where(tf.cast(mask, tf.bool), labels, tf.zeros_like(labels))
+    # Compare before any cast: a large integer would become a small one.
+    lowest, highest = tf.reduce_min(labels), tf.reduce_max(labels)
+    upper = limit - 1 if isinstance(limit, int) else "n_way - 1"
+    message = f"The labels {name} must be from 0 to {upper}, for {why}"
+    return [
+        Check(lowest >= tf.zeros_like(lowest), message, lowest),
+        Check(tf.cast(highest, tf.float64) < tf.cast(limit, tf.float64), message, highest),
+    ]
+
+
 def check_labels(support_y: np.ndarray, n_way: int | None = None) -> None:
     """Raises a ValueError unless `support_y` holds labels of classes.
 
@@ -76,15 +141,99 @@ def check_labels(support_y: np.ndarray, n_way: int | None = None) -> None:
         raise ValueError(
             f"support_y must be integer labels [S]; got {support_y.dtype} {support_y.shape}."
         )
-    if support_y.min() < 0 or (n_way is not None and support_y.max() >= n_way):
+    labels = [int(label) for label in np.unique(support_y)]
+    if labels[0] < 0 or (n_way is not None and labels[-1] >= n_way):
         top = "" if n_way is None else f" to {n_way - 1}, for the network has {n_way} outputs"
-        raise ValueError(f"Labels must be from 0{top}; got {support_y.min()} to {support_y.max()}.")
-    missing = sorted(set(range(support_y.max() + 1)) - set(support_y.tolist()))
-    if n_way is None and missing:
+        raise ValueError(f"Labels must be from 0{top}; got {labels[0]} to {labels[-1]}.")
+    if n_way is None and len(labels) <= labels[-1]:
+        known = set(labels)
+        # Among so many numbers at least five are missing, or all that are. Do not list all others.
+        missing = [k for k in range(min(labels[-1], len(labels) + 5)) if k not in known][:5]
         raise ValueError(
-            f"Every class from 0 to {support_y.max()} needs a support example; none has the "
-            f"label{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing[:5]))}."
+            f"Every class from 0 to {labels[-1]} needs a support example; none has the "
+            f"label{'s' if labels[-1] + 1 - len(labels) > 1 else ''} "
+            f"{', '.join(map(str, missing))}."
         )
+
+
+def check_binary_labels(support_y: np.ndarray) -> None:
+    """Raises a ValueError unless `support_y`, `[S]` or `[S, 1]`, holds nothing but 0 and 1."""
+    if support_y.shape[1:] not in ((), (1,)) or not np.isin(support_y, (0, 1)).all():
+        raise ValueError(
+            "Labels must be 0 or 1, one for each example, for the network has one output for two "
+            f"classes; got {support_y.dtype} {support_y.shape} from {support_y.min()} to "
+            f"{support_y.max()}."
+        )
+
+
+def check_one_hot_labels(support_y: np.ndarray, n_way: int) -> None:
+    """Raises a ValueError unless `support_y` holds labels `[S]`, or one-hot ones `[S, n_way]`."""
+    if support_y.ndim == 1:
+        check_labels(support_y, n_way)
+    elif support_y.shape[1:] != (n_way,) or not np.allclose(support_y.sum(axis=1), 1, atol=1e-3):
+        raise ValueError(
+            f"support_y must be labels [S], or one-hot vectors [S, {n_way}], which sum to 1; got "
+            f"{support_y.dtype} {support_y.shape}."
+        )
+
+
+def checked_class_names(
+    names: Sequence[str] | None, kind: str, n_known: int, n_outputs: int | None
+) -> list[str] | None:
+    """Returns the names of a task's classes as a list.
+
+    Args:
+        names: sequence of str or None. The names.
+        kind: str. The `OutputKind` of the task's predictions.
+        n_known: int. How many classes the support set has: the largest label plus one.
+        n_outputs: int or None. How many classes the network tells apart, if that is fixed.
+
+    Raises:
+        ValueError: If they are no list of strings, or too few or too many.
+    """
+    if names is None:
+        return None
+    if kind == "values":
+        raise ValueError("class_names are for classifiers; this learner predicts values.")
+    checked = [] if isinstance(names, str) else list(names)
+    most = n_known if n_outputs is None else n_outputs
+    if not all(isinstance(name, str) for name in checked) or not n_known <= len(checked) <= most:
+        count = str(most) if most == n_known else f"{n_known} to {most}"
+        raise ValueError(
+            f"class_names must be a list of {count} strings, one for each class; got {names!r}."
+        )
+    return checked
+
+
+# === Targets ===
+
+
+def check_targets(name: str, loss: Any, y: Any, predictions: Any) -> None:
+    """Raises a ValueError for targets that one of Keras's losses would broadcast.
+
+    Args:
+        name: str. The targets' name.
+        loss: str, function or keras.losses.Loss. The loss; others than Keras's are not checked.
+        y: tensor. The targets. No structures are checked.
+        predictions: tensor of the same rank, or one axis more that has the size 1.
+    """
+    if not (isinstance(loss, str | keras.losses.Loss) or callable(loss)):
+        return
+    if not compares_equal_shapes(keras.losses.get(loss)):
+        return
+    expected, shape = (tf.TensorShape(getattr(t, "shape", None)) for t in (predictions, y))
+    if expected.rank is None or shape.rank is None:
+        return
+    if shape.rank == expected.rank - 1 and expected[-1] == 1:
+        expected = expected[:-1]
+    if not shape.is_compatible_with(expected):
+        raise ValueError(
+            f"{name} must have the predictions' shape, {tuple(expected)}, as the loss compares "
+            f"them; got {tuple(shape)}."
+        )
+
+
+# === Support sets ===
 
 
 def check_support(support_x: np.ndarray, support_y: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from tfmeta.networks.calling import (
     prepare_network,
     values_of,
 )
+from tfmeta.networks.constants import constant_products
 from tfmeta.networks.copies import (
     NotCopyableError,
     copy_with_statistics,
@@ -24,6 +25,13 @@ from tfmeta.networks.copies import (
     repeated,
 )
 from tfmeta.networks.episode import Normalization
+from tfmeta.networks.interface import (
+    built_by_call,
+    check_network,
+    check_output,
+    computes_in,
+    shape_of,
+)
 from tfmeta.networks.pairs import Pairs
 
 __all__ = [
@@ -33,10 +41,15 @@ __all__ = [
     "NotCopyableError",
     "Pairs",
     "batch_norm_layers",
+    "built_by_call",
     "call_network",
     "call_shared_network",
     "carry_over",
     "check_batch_norm",
+    "check_network",
+    "check_output",
+    "computes_in",
+    "constant_products",
     "copy_with_statistics",
     "copy_with_values",
     "normalises_together",
@@ -44,6 +57,7 @@ __all__ = [
     "output_shape",
     "prepare_network",
     "repeated",
+    "shape_of",
     "statistics_of",
     "values_of",
 ]

@@ -16,6 +16,7 @@ from tfmeta.networks.batch_norm import (
 )
 from tfmeta.networks.convolution import prepare_convolutions
 from tfmeta.networks.episode import Episode, Normalization, in_episode
+from tfmeta.networks.interface import built_by_call, check_output, shape_of
 from tfmeta.networks.pairs import Pairs
 
 
@@ -79,6 +80,7 @@ def call_network(
         in_episode(Episode(normalization, mask, x, pairs)),
     ):
         outputs = network(x, training=training)
+    check_output("A learner's network", network, shape_of(outputs))
     if scope.losses:
         raise ValueError(
             f"A layer of {network.name!r} calls add_loss, which tfmeta cannot add to the losses of "
@@ -160,4 +162,7 @@ def output_shape(network: keras.Model, example_shape: tuple[int, ...]) -> tuple[
     """Returns the shape of a network's output for one example."""
     if hasattr(network, "output_shape"):
         return tuple(network.output_shape[1:])
-    return tuple(network(keras.Input(example_shape)).shape[1:])
+    name = "A learner's network"
+    shape = shape_of(built_by_call(name, network, example_shape))
+    check_output(name, network, shape)
+    return tuple(shape[1:])

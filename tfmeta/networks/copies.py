@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -48,20 +48,28 @@ def copy_with_values(
     network: keras.Model, trainable: Sequence[tf.Tensor], non_trainable: Sequence[tf.Tensor]
 ) -> keras.Model:
     """Makes a copy of a network with these values of its variables."""
-    copy = copy_model(network)
-    values = [*trainable, *non_trainable]
-    variables = [*copy.trainable_variables, *copy.non_trainable_variables]
-    for variable, value in zip(variables, values, strict=True):
-        variable.assign(value)
-    return copy
+    variables = [*network.trainable_variables, *network.non_trainable_variables]
+    values = dict(zip(map(id, variables), [*trainable, *non_trainable], strict=True))
+    return _copy_with(network, values)
 
 
 def copy_with_statistics(network: keras.Model, statistics: Sequence[tf.Tensor]) -> keras.Model:
     """Makes a copy of a network with a task's batch-norm statistics, if there are any."""
+    if not statistics:
+        return copy_model(network)
+    return _copy_with(network, dict(zip(map(id, statistics_of(network)), statistics, strict=True)))
+
+
+def _copy_with(network: keras.Model, values: Mapping[int, tf.Tensor]) -> keras.Model:
+    """Makes a copy of a network with other values of its variables, by their `id`.
+
+    The copy of a subclass may not keep which layers are frozen. So its variables are found by their
+    place among all variables, which does not depend on that.
+    """
     copy = copy_model(network)
-    if statistics:
-        for variable, value in zip(statistics_of(copy), statistics, strict=True):
-            variable.assign(value)
+    for variable, of_copy in zip(network.variables, copy.variables, strict=True):
+        if id(variable) in values:
+            of_copy.assign(values[id(variable)])
     return copy
 
 

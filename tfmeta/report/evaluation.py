@@ -66,6 +66,17 @@ class Evaluation:
         return self.estimate.ci95
 
     @property
+    def n_diverged(self) -> int:
+        """The number of episodes whose metric is not finite; 0 if it was read from a file."""
+        return len(self.diverged)
+
+    @property
+    def diverged(self) -> list[int]:
+        """The numbers of these episodes, from 0."""
+        values = np.zeros(0) if self.values is None else self.values
+        return [int(episode) for episode in np.flatnonzero(~np.isfinite(values))]
+
+    @property
     def ways_and_shots(self) -> str:
         """The episodes in words, as in "5-way 1-shot"; empty if they are unknown."""
         if self.episodes is None:

@@ -50,9 +50,9 @@ def export(
             created if necessary.
         class_names: sequence of str or None. The names of the classes 0, 1, … of an adapted
             model. Defaults to None: its own `class_names`, if it has any.
-        output_kind: str or None. What an adapted model returns: "logits", "scores" or "values".
-            Defaults to None: the kind that `adapt` stored in the model. The file of a plain Keras
-            model does not keep it.
+        output_kind: str or None. What an adapted model returns: "logits", "scores", "values", or of
+            one column for two classes "binary_logits" or "binary_scores". Defaults to None: the
+            kind that `adapt` stored in the model. The file of a plain Keras model does not keep it.
         image_format: ImageFormat or None. How images become examples. Defaults to None: no
             signatures that take PNG or JPEG files.
         example_shape: sequence of int or None. The shape of one example. Defaults to None: the

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.learners.output_kinds import by_class, n_classes
 from tfmeta.serving.outputs import OUTPUTS
 from tfmeta.serving.requests import IMAGE_INPUTS
 from tfmeta.serving.signatures import Signature, adapted_signatures, learner_signatures
@@ -59,14 +60,15 @@ def adapted_servable(
     output_kind = getattr(model, "output_kind", None) if output_kind is None else output_kind
     if output_kind not in OUTPUTS:
         raise ValueError(
-            'Say what the model returns: output_kind="logits", "scores" or "values" (the file of a '
-            f"plain Keras model does not keep it); got {output_kind!r}."
+            'Say what the model returns: output_kind="logits", "scores" or "values", or of one '
+            'column for two classes "binary_logits" or "binary_scores" (the file of a plain Keras '
+            f"model does not keep it); got {output_kind!r}."
         )
     dtype = _input_dtype(model)
     rng = np.random.default_rng(0)
     batches = [_random_examples(rng, (n, *example_shape), dtype) for n in (1, 3)]
     all_examples = np.concatenate(batches)
-    predictions = _call_eagerly(model, tf.constant(all_examples))
+    predictions = _by_class(_call_eagerly(model, tf.constant(all_examples)), output_kind)
     if class_names is not None:
         class_names = _checked_names(class_names, output_kind, predictions.shape[-1])
         predictions = predictions[:, : len(class_names)]
@@ -96,7 +98,9 @@ def learner_servable(
     """
     is_regression = learner.output_kind == "values"
     output_shape = learner.prediction_shape(example_shape)
-    n_outputs = None if output_shape is None or is_regression else output_shape[-1]
+    n_outputs = None
+    if output_shape is not None and not is_regression:
+        n_outputs = n_classes(learner.output_kind, output_shape[-1])
     target_shape = output_shape if is_regression and output_shape else ()
     signatures = learner_signatures(learner, example_shape, target_shape, n_outputs, image_format)
     rng = np.random.default_rng(0)
@@ -116,7 +120,10 @@ def learner_servable(
             warmup.append(request)
             expected.append((request, answer))
     all_tasks = {key: np.concatenate([e[key] for e in episodes]) for key in episodes[0]}
-    predictions = _call_eagerly(learner, {k: tf.constant(x) for k, x in all_tasks.items()})
+    predictions = _by_class(
+        _call_eagerly(learner, {k: tf.constant(x) for k, x in all_tasks.items()}),
+        learner.output_kind,
+    )
     reference = (
         Request("adapt_and_predict", all_tasks),
         {OUTPUTS[learner.output_kind]: predictions},
@@ -127,6 +134,10 @@ def learner_servable(
 def _call_eagerly(model: keras.Model, inputs: Any) -> np.ndarray:
     """Returns the predictions of the plain model, in its variables' dtype."""
     return tf.cast(model(inputs, training=False), model.variable_dtype).numpy()
+
+
+def _by_class(predictions: np.ndarray, output_kind: str) -> np.ndarray:
+    return np.asarray(by_class(predictions, output_kind)[0])
 
 
 def _answer(signatures: Mapping[str, Signature], request: Request) -> Answer:

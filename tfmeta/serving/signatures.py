@@ -75,7 +75,7 @@ def adapted_signatures(
         model: keras.Model. From examples `[N, *x]` to predictions.
         example_shape: sequence of int. The shape of one example.
         dtype: str. The dtype of examples.
-        output_kind: str. What the model returns: "logits", "scores" or "values".
+        output_kind: str. What the model returns, a key of `OUTPUTS`.
         class_names: sequence of str or None. The names of the classes 0, 1, …
         image_format: ImageFormat or None. How images become examples; None for no signature that
             takes images.

@@ -11,6 +11,7 @@ import numpy as np
 
 from tfmeta.evaluation import Evaluation, evaluate
 from tfmeta.learners import MetaLearner
+from tfmeta.learners.output_kinds import n_classes
 from tfmeta.networks import batch_norm_layers
 from tfmeta.recipes.setting import Setting
 from tfmeta.report import Report
@@ -39,14 +40,7 @@ def measure(
             is given and it has no inner steps.
     """
     own = settings[0]
-    outputs = learner.prediction_shape(own.source.example_shape)
-    if outputs is not None:
-        for setting in settings:
-            if (n_way := setting.largest_n_way or 0) > outputs[-1]:
-                raise ValueError(
-                    f"{own.recipe.name} is tested on {n_way} classes per episode, but this learner "
-                    f"tells {outputs[-1]} apart: choose another recipe, or another learner."
-                )
+    check_n_way(learner, settings)
     return Report(
         tuple(_measured(learner, setting, n_episodes, inner_steps) for setting in settings),
         protocol=own.recipe.protocol,
@@ -56,6 +50,26 @@ def measure(
         weights_sha256=weights_sha256(learner),
         inner_steps=getattr(learner, "test_inner_steps", None),
     )
+
+
+def check_n_way(learner: MetaLearner, settings: Sequence[Setting]) -> None:
+    """Raises a ValueError if a learner has fewer outputs than an episode of a setting has classes.
+
+    Args:
+        learner: MetaLearner. The learner.
+        settings: sequence of Setting. What the learner is to be measured in.
+    """
+    own = settings[0]
+    outputs = learner.prediction_shape(own.source.example_shape)
+    if outputs is None or learner.output_kind == "values":
+        return
+    most = n_classes(learner.output_kind, outputs[-1])
+    for setting in settings:
+        if (n_way := setting.largest_n_way or 0) > most:
+            raise ValueError(
+                f"{own.recipe.name} is tested on {n_way} classes per episode, but this learner "
+                f"tells {most} apart: choose another recipe, or another learner."
+            )
 
 
 def _measured(

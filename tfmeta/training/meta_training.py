@@ -17,7 +17,7 @@ from tfmeta.recipes.plan import Plan, prepare
 from tfmeta.report import Report
 from tfmeta.training.details import data_line, machine, versions, write_details
 from tfmeta.training.epoch_saver import EpochSaver
-from tfmeta.training.measuring import measure
+from tfmeta.training.measuring import check_n_way, measure
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
     CHECKPOINT,
@@ -56,6 +56,7 @@ def train(
     check_free(folder, recipe)
     # A recipe with a mistake fails here, before it claims a folder.
     plan = prepare(recipe, data_dir)
+    check_n_way(plan.learner, plan.tests)
     with held(folder):
         check_free(folder, recipe)
         _fit(plan, folder)

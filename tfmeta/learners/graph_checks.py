@@ -1,0 +1,75 @@
+"""Checks that run inside a graph, each with an error in one sentence."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+
+class Check(NamedTuple):
+    """A condition that must hold.
+
+    Attributes:
+        holds: tf.Tensor, scalar bool. The condition.
+        message: str. A sentence without brackets, for the error. It may have a `{}`.
+        got: tf.Tensor or None. A value to put there, or to add to the message. Defaults to None.
+    """
+
+    holds: tf.Tensor
+    message: str
+    got: tf.Tensor | None = None
+
+
+def require(checks: Sequence[Check]) -> list[tf.Operation]:
+    """Makes sure that conditions hold.
+
+    Args:
+        checks: list of Check. The conditions.
+
+    Returns:
+        In a graph, operations on which what needs the conditions must depend. None eagerly.
+
+    Raises:
+        ValueError: Eagerly, if a condition does not hold. In a graph, the call of the function
+            raises an error instead, which `in_one_sentence` turns into a ValueError.
+    """
+    if not tf.executing_eagerly():
+        return [
+            tf.debugging.Assert(c.holds, [c.message, *([] if c.got is None else [c.got])])
+            for c in checks
+        ]
+    for check in checks:
+        if not bool(check.holds):
+            raise ValueError(_sentence(check.message, check.got))
+    return []
+
+
+@contextlib.contextmanager
+def in_one_sentence() -> Iterator[None]:
+    """Turns the error of a check in a graph into a ValueError, without the graph's traceback."""
+    try:
+        yield
+    except tf.errors.InvalidArgumentError as error:
+        failed = re.search(r"assertion failed: \[([^\]]*)\](?: \[([^\]]*)\])?", error.message)
+        if failed is None:
+            raise
+        raise ValueError(_sentence(*failed.groups())) from None
+
+
+def _sentence(message: str, got: object) -> str:
+    if "{}" in message:
+        return f"{message.format(got)}."
+    return f"{message}." if got is None else f"{message}; got {got}."
+
+
+def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Returns whether all numbers are finite. One sum each costs less than a test of each number.
+
+    Args:
+        tensors: list of tf.Tensor. Floats of any shapes.
+    """
+    return tf.math.is_finite(tf.add_n([tf.cast(tf.reduce_sum(t), tf.float64) for t in tensors]))
