@@ -19,7 +19,17 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # Rooms by floor, from the ground; a room is a file or a folder of the package. A room may import
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
-    {"checks", "files", "keras_internals", "quiet", "registry", "threads", "version", "versions"},
+    {
+        "archives",
+        "checks",
+        "files",
+        "keras_internals",
+        "quiet",
+        "registry",
+        "threads",
+        "version",
+        "versions",
+    },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
     {"learners"},

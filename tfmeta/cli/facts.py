@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from tfmeta.archives import read_config
 from tfmeta.cli.results import in_numbers, in_words, name_of, read_evaluation
 from tfmeta.cli.sources import RUN_DETAILS, RUN_RECIPE, Source
 
@@ -47,13 +47,10 @@ class Facts:
             ValueError: If a file is broken.
         """
         about = _about(source)
-        # The file is a ZIP archive, as Keras documents it.
         try:
-            with zipfile.ZipFile(source.learner_file) as archive:
-                content = json.loads(archive.read("config.json"))
-            config = content["config"]
-            learner = content["class_name"]
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            content = read_config(source.learner_file)
+            config, learner = content["config"], content["class_name"]
+        except (KeyError, ValueError) as error:
             raise ValueError(f"{source.learner_file} is broken, or no learner: {error}") from error
         recipe = about["recipe"]
         folder = source.folder.absolute().name

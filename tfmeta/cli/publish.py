@@ -57,6 +57,7 @@ def publish(
         shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
         if (run / EVALUATION).is_file():
             shutil.copy(run / EVALUATION, preset)
+        preset_files.record_files(preset)
         if target.exists():
             target.rmdir()
         preset.rename(target)

@@ -43,7 +43,11 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     Returns:
         The content of its `evaluation.json`; None without one.
     """
+    from tfmeta import preset_files
+
     file = folder / EVALUATION
+    if file.is_file() and (folder / preset_files.PRESET).is_file():
+        preset_files.check(folder, part=EVALUATION)
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 

@@ -91,10 +91,12 @@ def servable_folder(source: str) -> Path:
     Raises:
         ValueError: If there is no such preset, or it has no servable.
     """
-    from tfmeta.preset_files import SERVABLE
+    from tfmeta.preset_files import SERVABLE, check
 
     found = locate(source)
     folder = found.folder / SERVABLE
+    if not found.is_run:
+        check(found.folder, part=SERVABLE)
     if found.is_run or not folder.is_dir():
         raise ValueError(
             f"{source} has no servable: make one with `tfmeta export {source} --output FOLDER`."

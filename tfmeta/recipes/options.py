@@ -185,7 +185,8 @@ def _check_keras(value: Any) -> Any:
 
 def absolute(path: str) -> str:
     """Returns a path without its need of a working directory, which a run must not depend on."""
-    return os.path.abspath(os.path.expanduser(path))
+    # Not resolved: a link may be meant to change. A user that does not exist stays as it is.
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
 def check_plain(value: Any) -> None:
