@@ -208,7 +208,8 @@ def page() -> str:
         "Datasets data set with an image and a class label. Classes are split into training, "
         "validation and test classes. Regression tasks have no classes: each split draws its tasks "
         "with a seed of its own.\n\n"
-        "A relative path starts at the working directory. A run remembers it as an absolute one, so that its commands work elsewhere, too.",
+        "A relative path starts at the working directory. A run remembers it as an absolute one, "
+        "so that its commands work elsewhere, too.",
         *_choices("data", DATA),
         "\n### data: three folders\n",
         f"{inspect.getdoc(data.Folders)}\n",
