@@ -24,6 +24,7 @@ FLOORS: list[set[str]] = [
         "checks",
         "files",
         "keras_internals",
+        "modes",
         "quiet",
         "registry",
         "threads",

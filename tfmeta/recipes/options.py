@@ -11,6 +11,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError, ValidationError, core_schema
 
+from tfmeta import modes
 from tfmeta.registry import hint
 
 
@@ -290,4 +291,4 @@ KerasObject = Annotated[
     pydantic.BeforeValidator(_check_keras),
     Expected("a Keras name or {class_name: …, config: {…}}"),
 ]
-BatchNorm = Annotated[Literal["transductive", "support", "running"], Expected()]
+BatchNorm = Annotated[modes.BatchNorm, Expected()]
