@@ -56,6 +56,7 @@ def publish(
         shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
         if (run / EVALUATION).is_file():
             shutil.copy(run / EVALUATION, preset)
+        preset_files.record_files(preset)
         sync_tree(preset)
         if target.exists():
             target.rmdir()

@@ -250,10 +250,11 @@ class MetaLearner(MetaTraining):
         5
         """
         folder = zoo.find(preset, refresh)
-        learner = preset_files.load(folder)
+        name = os.fspath(preset) if "://" in os.fspath(preset) else str(folder)
+        learner = preset_files.load(folder, name)
         if not isinstance(learner, cls):
             raise ValueError(
-                f"{folder / preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
+                f"{name}/{preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
                 f"it has a {type(learner).__name__}."
             )
         return learner
