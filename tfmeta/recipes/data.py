@@ -100,6 +100,8 @@ class Folder(Named):
     """Path of the folder, for example `./photos`."""
     image_format: ImageFormat | None = None
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
+    on_error: Annotated[Literal["raise", "skip"], Expected()] = "raise"
+    """What to do about image files that cannot be read: stop with an error, or leave them out."""
 
 
 class Sinusoid(Named):
