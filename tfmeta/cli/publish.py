@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tfmeta.cli.options import BatchNorm
 from tfmeta.cli.sources import EVALUATION, is_transductive
 from tfmeta.cli.startup import start_tensorflow
+from tfmeta.modes import BatchNorm
 
 
 def publish(
