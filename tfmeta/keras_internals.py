@@ -209,15 +209,21 @@ def current_graph() -> tf.Graph | None:
 def in_control_flow_of(graph: tf.Graph | None) -> bool:
     """Returns whether operations are created in a graph, or in loops and branches of it.
 
-    Rests on TensorFlow's classes of graphs for the bodies of loops and for branches.
+    The function in which Keras compiles a grouped convolution counts as well: it is made anew for
+    each call. Rests on its name, and on TensorFlow's classes of graphs for loops and branches.
     """
     from tensorflow.python.ops import control_flow_v2_func_graphs as bodies
 
     now = current_graph()
-    while now is not graph and isinstance(
-        now, bodies.CondBranchFuncGraph | bodies.WhileBodyFuncGraph | bodies.WhileCondFuncGraph
+    control_flow = (
+        bodies.CondBranchFuncGraph,
+        bodies.WhileBodyFuncGraph,
+        bodies.WhileCondFuncGraph,
+    )
+    while now is not graph and (
+        isinstance(now, control_flow) or getattr(now, "name", None) == "_conv_xla"
     ):
-        now = now.outer_graph
+        now = None if graph is None else now.outer_graph
     return now is graph
 
 
