@@ -114,26 +114,18 @@ def additional_loss(model: keras.Model, loss: tf.Tensor) -> tf.Tensor:
     return model._aggregate_additional_loss(loss)
 
 
-# === Optimizers ===
-
-
 def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
-    """Returns the number of calls of an optimizer that it did not skip.
+    """Returns the number of steps that an optimizer did not skip; `iterations` may count fewer.
 
-    `iterations` counts fewer if gradients are accumulated. Rests on `Optimizer._iterations`, and on
-    `inner_optimizer` of loss scaling.
+    Rests on `Optimizer._iterations`, and on `inner_optimizer` of loss scaling.
     """
     return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
 
 
 def swap_averages(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Exchanges a model's weights and their moving averages, if its optimizer has such (`use_ema`).
+    """Exchanges weights and their moving averages; returns whether the optimizer has averages.
 
-    Keras's own callback swaps by adding and subtracting, which rounds. Rests on
-    `Optimizer._model_variables_moving_average` and `_trainable_variables`.
-
-    Returns:
-        Whether the optimizer has moving averages, of at least one step.
+    Keras's own callback rounds. Rests on `Optimizer._model_variables_moving_average`.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.use_ema or not optimizer.built or steps_taken(optimizer) == 0:
