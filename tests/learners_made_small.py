@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -168,6 +169,19 @@ def conv_networks(
 
 
 # === What tests compute by hand ===
+
+
+@contextlib.contextmanager
+def in_float64() -> Iterator[None]:
+    """Lets everything that is made meanwhile compute in float64."""
+    floatx, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    try:
+        yield
+    finally:
+        keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(policy)
 
 
 def randomise(model: keras.Model, rng: np.random.Generator) -> keras.Model:

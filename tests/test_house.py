@@ -20,8 +20,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
     {
-        *("backend", "checks", "files", "keras_internals", "keras_layers", "quiet", "registry"),
-        *("signals", "threads", "version", "versions"),
+        *("archives", "backend", "checks", "files", "keras_internals", "keras_layers", "modes"),
+        *("quiet", "registry", "signals", "threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},

@@ -301,3 +301,50 @@ def test_the_cause_of_an_error_in_a_graph_is_one_sentence():
         tf.ensure_shape(tf.ones([2]), [3])
     assert "\n" not in keras_internals.cause_of(caught.value)
     assert "[2]" in keras_internals.cause_of(caught.value)
+
+
+def test_an_error_in_a_loop_over_a_data_set_is_explained():
+    """Otherwise a broken image file in an episode is not named."""
+
+    class Explained(Exception):
+        pass
+
+    def explain(error):
+        raise Explained from error
+
+    plain = tf.data.Dataset.range(3).map(lambda i: tf.debugging.check_numerics(1 / i, "bad"))
+    data = keras_internals.explaining(plain, explain)
+    assert data.element_spec == plain.element_spec
+    with pytest.raises(Explained):
+        next(iter(data))
+    good = keras_internals.explaining(tf.data.Dataset.range(3), explain)
+    assert [int(i) for i in good] == [0, 1, 2]
+    # Keras takes the iterator into a graph.
+    iterator = iter(good)
+    assert int(tf.function(lambda it: next(it))(iterator)) == 0
+    assert int(next(iterator)) == 1
+
+
+@pytest.mark.parametrize("scales_loss", [False, True])
+def test_the_steps_of_an_optimizer_and_its_averages_are_found(scales_loss):
+    """Otherwise runs of 0.1.0 resume elsewhere, and runs save weights instead of their averages."""
+    variables = [keras.Variable([1.0, 2.0]), keras.Variable([0.1])]
+    inner = keras.optimizers.SGD(
+        1.0, use_ema=True, ema_momentum=0.75, gradient_accumulation_steps=2
+    )
+    optimizer = keras.optimizers.LossScaleOptimizer(inner, 1.0) if scales_loss else inner
+    optimizer.build(variables)
+    assert not keras_internals.swap_averages(optimizer)
+    for _ in range(5):
+        optimizer.apply([tf.constant([0.3, 0.7]), tf.constant([0.1])], variables)
+    assert keras_internals.steps_taken(optimizer) == 5
+    before = [v.numpy() for v in (*variables, *optimizer.variables)]
+    assert keras_internals.swap_averages(optimizer)
+    averages = [v.numpy() for v in inner._model_variables_moving_average]
+    for variable, average, value in zip(variables, averages, before, strict=False):
+        np.testing.assert_array_equal(average, value)
+        assert (variable.numpy() != value).all()
+    assert keras_internals.swap_averages(optimizer)
+    for variable, value in zip((*variables, *optimizer.variables), before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+    assert not keras_internals.swap_averages(keras.optimizers.SGD())

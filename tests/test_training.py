@@ -1,6 +1,7 @@
 """A run leaves what it says it does. How it resumes is tested in test_resuming.py."""
 
 import json
+import signal
 import subprocess
 import sys
 import warnings
@@ -20,6 +21,7 @@ from tfmeta.recipes import Recipe, network_makers, plan
 from tfmeta.signals import deferred
 from tfmeta.training import checkpoint, meta_training
 from tfmeta.training.checkpoint import Progress
+from tfmeta.training.details import data_line, write_details
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.run_folder import LOCK, held
 
@@ -72,20 +74,17 @@ def test_the_details_tell_versions_and_preprocessing(run: Path) -> None:
     }
 
 
-def test_the_details_list_the_classes_of_each_split(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setitem(network_makers.NETWORKS, "linear", dropout_network)
-    recipe = recipe_of(ALL_STATES, epochs=1, steps_per_epoch=1)
-    training.train(recipe, tmp_path)
+def test_the_details_list_the_classes_of_each_split(tmp_path: Path) -> None:
+    recipe = recipe_of(ALL_STATES)
+    prepared = plan.prepare(recipe)
+    write_details(tmp_path, prepared, Progress({}))
     details = json.loads((tmp_path / "run.json").read_text())
     for split, names in details["classes"].items():
         assert names == plan.load_data(recipe, split).class_names
     assert details["data"] == {"train": 4, "validation": 2, "test": 4}
     assert details["test_classes"] == plan.load_data(recipe, "test").class_names
-    out = capsys.readouterr().out
     classes = "digits: 4 / 2 / 4 classes for training / validation / test"
-    assert out.startswith(f"{classes}, examples of shape 8×8×1. MAML, ")
+    assert data_line(prepared).startswith(f"{classes}, examples of shape 8×8×1. MAML, ")
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "now"])
@@ -330,7 +329,8 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
                 bias.assign(bias * float("nan"))
 
     monkeypatch.setattr(meta_training, "EpochSaver", Exploding)
-    with pytest.raises(ValueError, match=r"loss became nan in epoch 2\. Lower the inner or the ou"):
+    said = r"In epoch 2, after . of its steps: The loss .*Lower .*rate.*is saved up to epoch 1\."
+    with pytest.raises(ValueError, match=said):
         training.train(recipe_of(), tmp_path)
     monkeypatch.undo()
 
@@ -341,8 +341,19 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
             bias = self.model.trainable_variables[-1]
             bias.assign(bias * float("nan"))
 
+    # Nor if a signal asks to save within an epoch.
+    class SpoiltAndStopped(EpochSaver):
+        def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+            bias = self.model.trainable_variables[-1]
+            bias.assign(bias * float("nan"))
+            self.deferral.number = signal.SIGTERM
+            super().on_train_batch_end(batch, logs)
+
+    monkeypatch.setattr(meta_training, "EpochSaver", SpoiltAndStopped)
+    with pytest.raises(ValueError, match=r"after 1 of its steps: A weight became infinite or NaN"):
+        training.train(recipe_of(), tmp_path)
     monkeypatch.setattr(meta_training, "EpochSaver", Spoilt)
-    with pytest.raises(ValueError, match=r"A weight became infinite or NaN in epoch 2\. Lower"):
+    with pytest.raises(ValueError, match=r"after 3 of its steps: A weight became infinite or NaN"):
         training.train(recipe_of(), tmp_path)
     kept = keras.models.load_model(tmp_path / "checkpoint.keras")
     assert int(kept.optimizer.iterations) == 3

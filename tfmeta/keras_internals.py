@@ -114,26 +114,18 @@ def additional_loss(model: keras.Model, loss: tf.Tensor) -> tf.Tensor:
     return model._aggregate_additional_loss(loss)
 
 
-# === Optimizers ===
-
-
 def steps_taken(optimizer: keras.optimizers.Optimizer) -> int:
-    """Returns the number of calls of an optimizer that it did not skip.
+    """Returns the number of steps that an optimizer did not skip; `iterations` may count fewer.
 
-    `iterations` counts fewer if gradients are accumulated. Rests on `Optimizer._iterations`, and on
-    `inner_optimizer` of loss scaling.
+    Rests on `Optimizer._iterations`, and on `inner_optimizer` of loss scaling.
     """
     return int(getattr(optimizer, "inner_optimizer", optimizer)._iterations)
 
 
 def swap_averages(optimizer: keras.optimizers.Optimizer) -> bool:
-    """Exchanges a model's weights and their moving averages, if its optimizer has such (`use_ema`).
+    """Exchanges weights and their moving averages; returns whether the optimizer has averages.
 
-    Keras's own callback swaps by adding and subtracting, which rounds. Rests on
-    `Optimizer._model_variables_moving_average` and `_trainable_variables`.
-
-    Returns:
-        Whether the optimizer has moving averages, of at least one step.
+    Keras's own callback rounds. Rests on `Optimizer._model_variables_moving_average`.
     """
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
     if not optimizer.use_ema or not optimizer.built or steps_taken(optimizer) == 0:
@@ -249,15 +241,21 @@ def current_graph() -> tf.Graph | None:
 def in_control_flow_of(graph: tf.Graph | None) -> bool:
     """Returns whether operations are created in a graph, or in loops and branches of it.
 
-    Rests on TensorFlow's classes of graphs for the bodies of loops and for branches.
+    The function in which Keras compiles a grouped convolution counts as well: it is made anew for
+    each call. Rests on its name, and on TensorFlow's classes of graphs for loops and branches.
     """
     from tensorflow.python.ops import control_flow_v2_func_graphs as bodies
 
     now = current_graph()
-    while now is not graph and isinstance(
-        now, bodies.CondBranchFuncGraph | bodies.WhileBodyFuncGraph | bodies.WhileCondFuncGraph
+    control_flow = (
+        bodies.CondBranchFuncGraph,
+        bodies.WhileBodyFuncGraph,
+        bodies.WhileCondFuncGraph,
+    )
+    while now is not graph and (
+        isinstance(now, control_flow) or getattr(now, "name", None) == "_conv_xla"
     ):
-        now = now.outer_graph
+        now = None if graph is None else now.outer_graph
     return now is graph
 
 
@@ -355,6 +353,38 @@ def vectorize_bad_indices() -> None:
 
     convert.keeps_policy = True  # type: ignore[attr-defined]
     registry["GatherNd"] = convert
+
+
+# === Data sets ===
+
+
+def explaining(
+    dataset: tf.data.Dataset, explain: Callable[[tf.errors.OpError], None]
+) -> tf.data.Dataset:
+    """Returns the data set; an error in a loop over it is given to a function first.
+
+    Keras's `fit` takes the iterator into a graph, where the function is not called. Rests on
+    `UnaryUnchangedStructureDataset` and `OwnedIterator`, the classes of data sets and iterators.
+
+    Args:
+        dataset: tf.data.Dataset. The data set.
+        explain: function. Raises an error that says more, or does nothing.
+    """
+    from tensorflow.python.data.ops import dataset_ops, iterator_ops
+
+    class Iterator(iterator_ops.OwnedIterator):
+        def __next__(self) -> Any:
+            try:
+                return super().__next__()
+            except tf.errors.OpError as error:
+                explain(error)
+                raise
+
+    class Dataset(dataset_ops.UnaryUnchangedStructureDataset):
+        def __iter__(self) -> Any:
+            return Iterator(self) if tf.executing_eagerly() else super().__iter__()
+
+    return Dataset(dataset, dataset._variant_tensor)
 
 
 # === SavedModels ===

@@ -161,11 +161,11 @@ def plain_recurrence(
 
 
 def overwrites_weights(layer: keras.layers.Layer) -> bool:
-    """Returns whether optimizers overwrite some of a layer's weights by their gradients.
+    """Returns whether optimizers overwrite some of a layer's own weights by their gradients.
 
     Rests on the attribute by which Keras marks the scales of float8 layers.
     """
-    return any(getattr(v, "overwrite_with_gradient", False) for v in layer.trainable_variables)
+    return any(v.overwrite_with_gradient for v in layer._trainable_variables)
 
 
 def with_mask_of_rows(x: tf.Tensor, of: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

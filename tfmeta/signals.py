@@ -70,8 +70,7 @@ def exit_at_once() -> Iterator[None]:
         stderr = -1  # A process may have none.
 
     def leave(number: int, frame: Any) -> None:
-        with suppress(OSError):
-            os.write(stderr, f"tfmeta: {text_of(number)}.\n".encode())
+        _write(stderr, f"tfmeta: {text_of(number)}.\n")
         os._exit(128 + number)
 
     try:
@@ -105,6 +104,7 @@ class _Deferral:
         if not self.unsaved or self.number is not None:
             raise Stopped(number)
         self.number = number
+        _write(2, f"tfmeta: {text_of(number)}; saving first. Once more to stop at once.\n")
 
 
 @contextmanager
@@ -118,6 +118,12 @@ def deferred() -> Iterator[_Deferral]:
     deferral = _Deferral()
     with _handled(deferral.handle):
         yield deferral
+
+
+def _write(descriptor: int, text: str) -> None:
+    """Writes without a buffer, which the code that was interrupted may be using."""
+    with suppress(OSError):
+        os.write(descriptor, text.encode())
 
 
 def _raise(number: int, frame: Any) -> None:

@@ -103,13 +103,29 @@ def test_synchronised_statistics_are_refused_by_the_layers_name(make):
         make(model)
 
 
-def test_a_keras_mask_of_another_shape_is_refused_by_the_layers_name():
-    model = keras.Sequential(
+def masked(axis=-1, shape=(3, 4)):
+    return keras.Sequential(
         [
-            keras.Input((3, 4)),
+            keras.Input(shape),
             keras.layers.Masking(0.0),
-            keras.layers.BatchNormalization(name="masked"),
+            keras.layers.BatchNormalization(axis=axis, name="masked"),
         ]
     )
+
+
+@pytest.mark.parametrize("rows", [None, [1, 1, 0, 1, 1]])
+def test_what_a_keras_mask_excludes_enters_no_statistics(rows):
+    """Plain Keras in training mode, of the rows that are no padding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(loc=2, size=(5, 3, 4)).astype("float32")
+    x[rng.random((5, 3)) < 0.4] = 0
+    some = x if rows is None else x[np.array(rows, bool)]
+    expected = masked()(some, training=True)
+    got, _ = called(masked(), "batch", x, mask=None if rows is None else np.array(rows, "float32"))
+    got = got if rows is None else got[np.array(rows, bool)]
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_keras_mask_of_other_axes_is_refused_by_the_layers_name():
     with pytest.raises(ValueError, match="'masked' gets a Keras mask"):
-        called(model, "batch", np.zeros((2, 3, 4), "float32"))
+        called(masked(axis=1), "batch", np.zeros((2, 3, 4), "float32"))

@@ -4,7 +4,6 @@ import threading
 
 import keras
 import numpy as np
-import pytest
 import tensorflow as tf
 
 import tfmeta
@@ -111,29 +110,3 @@ def test_layers_that_a_network_gets_later_are_told_as_well():
     learner(episode)
     features, _ = learner.support_features(tf.constant(x), None, training=False)
     np.testing.assert_allclose(features.numpy().mean(axis=0), np.zeros(4), atol=1e-5)
-
-
-# === Losses of layers ===
-
-
-def test_an_activity_regulariser_is_refused_by_its_layers_name_when_the_learner_is_made():
-    model = keras.Sequential(
-        [keras.Input((4,)), keras.layers.Dense(2, activity_regularizer="l2", name="lazy")]
-    )
-    for make in (tfmeta.MAML, tfmeta.PrototypicalNetwork, tfmeta.Reptile):
-        with pytest.raises(ValueError, match="'lazy' has an activity_regularizer"):
-            make(model)
-
-
-@keras.saving.register_keras_serializable("tests")
-class AddsLoss(keras.layers.Layer):
-    def call(self, x):
-        self.add_loss(keras.ops.sum(x))
-        return x
-
-
-@pytest.mark.parametrize("make", [tfmeta.MAML, tfmeta.PrototypicalNetwork, tfmeta.Reptile])
-def test_a_layer_that_adds_losses_is_refused(make):
-    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2), AddsLoss()])
-    with pytest.raises(ValueError, match="calls add_loss"):
-        make(model).adapt(np.ones((2, 4), "float32"), np.array([0, 1]))

@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfmeta.learners.layout import Layout
 from tfmeta.learners.output_kinds import OutputKind
 from tfmeta.learners.structure import Structure
+from tfmeta.learners.task_inputs import check_no_pixels
 from tfmeta.networks import normalises_together, warn_of_unregistered
 
 
@@ -114,6 +115,7 @@ class AdaptedModel(keras.Model):
                 "The queries must be one tensor [Q, *x], for a learner's network has one input; "
                 f"got a {type(query_x).__name__}."
             )
+        check_no_pixels("x", query_x.dtype, self.learner.input_network())
         if query_x.shape[0] == 1:
             self._warn("this one query is normalised by itself")
         structure = Structure(self.learner)

@@ -45,7 +45,7 @@ def derivatives_explained() -> Iterator[None]:
     try:
         yield
     except LookupError as error:
-        found = re.search(r"no entry for: (\w+)|operation '.*?' \(op type: (\w+)\)", str(error))
+        found = re.search(r"no entry for: (\w+)|operation *'.*?' \(op type: (\w+)\)", str(error))
         if found is None and "explicitly disabled" not in str(error):
             raise
         operation = next(filter(None, found.groups()), None) if found is not None else None

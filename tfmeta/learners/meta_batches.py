@@ -58,7 +58,7 @@ class MetaBatches(KerasMethods):
             parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
         )
         if any(has_losses):
-            self.add_loss(tf.reduce_mean(losses))
+            self.add_loss(tf.cast(tf.reduce_mean(losses), keras.backend.floatx()))
         self._assign(
             [
                 tf.reduce_mean(a, axis=0) if a.dtype.is_floating else tf.reduce_max(a, axis=0)

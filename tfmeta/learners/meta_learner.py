@@ -17,7 +17,12 @@ from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.divergence import check_adapted, mean_squares
 from tfmeta.learners.layout import Layout
 from tfmeta.learners.meta_training import MetaTraining
-from tfmeta.learners.task_inputs import check_support, checked_class_names, one_array
+from tfmeta.learners.task_inputs import (
+    check_no_pixels,
+    check_support,
+    checked_class_names,
+    one_array,
+)
 from tfmeta.networks import (
     BatchNorm,
     NotCopyableError,
@@ -117,7 +122,7 @@ class MetaLearner(MetaTraining):
         by the batch's own statistics: call `predict` with a `batch_size` that holds all queries.
 
         Args:
-            support_x: array `[S, *x]`. The labelled examples.
+            support_x: array `[S, *x]`. The labelled examples. Pixels are floats from 0 to 1.
             support_y: array `[S]` of integer labels from 0 to n_way - 1, or `[S, *y]` of floats.
             class_names: list of str or None. Names of the classes 0, 1, …, for
                 `model.class_names`. The file of a plain Keras model does not keep them; that of an
@@ -128,15 +133,17 @@ class MetaLearner(MetaTraining):
             Its `output_kind` is that of the learner.
 
         Raises:
-            ValueError: If the support set is empty, its parts differ in length, a value is NaN or
-                infinite, a label is out of range or has no example, targets have another shape
-                than the predictions, or adapting gives values that are not finite.
+            ValueError: If the support set is empty, its parts differ in length, its examples are
+                uint8 or uint16 although the network takes floats, a value is NaN or infinite, a
+                label is out of range or has no example, targets have another shape than the
+                predictions, or adapting gives values that are not finite.
         """
         support_x = one_array("support_x", support_x)
         support_y = one_array("support_y", support_y)
         if support_y.size:
             self.check_task(support_x, support_y)
         check_support(support_x, support_y)
+        check_no_pixels("support_x", support_x.dtype, self.input_network())
         kind = self.output_kind_of(support_y)
         n_known = 0 if kind == "values" or support_y.ndim != 1 else int(support_y.max()) + 1
         class_names = checked_class_names(class_names, kind, n_known, self.n_classes)
@@ -266,10 +273,11 @@ class MetaLearner(MetaTraining):
         5
         """
         folder = zoo.find(preset, refresh)
-        learner = preset_files.load(folder)
+        name = os.fspath(preset) if "://" in os.fspath(preset) else str(folder)
+        learner = preset_files.load(folder, name)
         if not isinstance(learner, cls):
             raise ValueError(
-                f"{folder / preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
+                f"{name}/{preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
                 f"it has a {type(learner).__name__}."
             )
         return learner

@@ -1,4 +1,4 @@
-"""What layers add to the loss: activity regularisers and `add_loss`, kept apart for each task."""
+"""Losses that layers add (activity regularisers, `add_loss`), kept apart for each task."""
 
 from __future__ import annotations
 

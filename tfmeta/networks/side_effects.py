@@ -1,4 +1,4 @@
-"""What layers do to trainable weights beside being trained: constraints, and what is refused."""
+"""Side effects of layers on trainable weights: constraints, and those that are refused."""
 
 from __future__ import annotations
 

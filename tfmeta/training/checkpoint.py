@@ -66,7 +66,15 @@ class Progress:
     seeds: list[Any] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
-        after = f"epoch {self.epoch}"
+        return self.text()
+
+    def text(self, epochs: int | None = None) -> str:
+        """Says how far the run is.
+
+        Args:
+            epochs: int. The number of epochs that the run will have. Defaults to None: not said.
+        """
+        after = f"epoch {self.epoch}" if epochs is None else f"epoch {self.epoch} of {epochs}"
         return f"{after} and {self.step} steps of the next" if self.step else after
 
     @property

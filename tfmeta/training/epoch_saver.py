@@ -22,6 +22,8 @@ from tfmeta.training.run_folder import BEST, CHECKPOINT, HISTORY, PREVIOUS, hist
 # More than the random draws of one epoch.
 EPOCH_STRIDE = 1 << 40
 
+WAY_OUT = "Lower the inner or the outer learning rate."
+
 
 class EpochSaver(keras.callbacks.Callback):
     """Keeps a run's history, its best learner on validation, and checkpoints to resume from.
@@ -44,6 +46,10 @@ class EpochSaver(keras.callbacks.Callback):
         steps_per_epoch: int. The steps of an epoch.
         is_regression: bool. Whether tasks are regression tasks.
         deferral: what `tfmeta.signals.deferred` yields. It tells whether a signal came.
+
+    Attributes:
+        progress: Progress. What is saved.
+        step: int. The number of finished steps of the epoch.
     """
 
     def __init__(
@@ -57,12 +63,14 @@ class EpochSaver(keras.callbacks.Callback):
         super().__init__()
         self.folder, self.progress, self.steps_per_epoch = folder, progress, steps_per_epoch
         self.is_regression, self.deferral = is_regression, deferral
+        self.step = progress.step
         self._cuts_epoch_short = self._averaged = False
 
     # === Keras calls these ===
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         self._began = time.perf_counter() - self.progress.seconds
+        self.step = self.progress.step
         # Keras does not save the state of seeds, such as dropout's: derive it from the epoch.
         for i, variable in enumerate(self.model.non_trainable_variables):
             if keras_internals.is_seed_state(variable):
@@ -77,11 +85,11 @@ class EpochSaver(keras.callbacks.Callback):
             metrics = zip(self.model.metrics_variables, self.progress.metrics, strict=True)
             for variable, value in metrics:
                 variable.assign_add(np.asarray(value, variable.dtype))
-        step = self.progress.step + batch + 1
+        self.step = self.progress.step + batch + 1
         self.deferral.unsaved = True
-        if step < self.steps_per_epoch:
+        if self.step < self.steps_per_epoch:
             if self.deferral.number is not None:
-                self._save_within_epoch(step)
+                self._save_within_epoch()
                 raise Stopped(self.deferral.number)
         elif self.progress.step and not self.model.stop_training:
             # Keras cannot begin within an epoch: let it end the first one early.
@@ -98,7 +106,16 @@ class EpochSaver(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         row = {"epoch": epoch + 1, "seconds": time.perf_counter() - self._began, **(logs or {})}
-        self._check_finite(row)
+        if not np.isfinite(row["loss"]):
+            raise ValueError(f"The loss became {row['loss']}. {WAY_OUT}")
+        self._check_weights()
+        if score(row, self.is_regression) == -np.inf:
+            warnings.warn(
+                f"Validation after epoch {epoch + 1} gave a value that is not finite: its learner "
+                "is the best only as long as there is no other.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         progress = self.progress
         history = [*progress.history, row]
         best = progress.best_epoch
@@ -125,11 +142,16 @@ class EpochSaver(keras.callbacks.Callback):
 
     # === Saving ===
 
-    def _save_within_epoch(self, step: int) -> None:
+    def _check_weights(self) -> None:
+        if not all(np.isfinite(weight).all() for weight in self.model.get_weights()):
+            raise ValueError(f"A weight became infinite or NaN. {WAY_OUT}")
+
+    def _save_within_epoch(self) -> None:
+        self._check_weights()
         self._save(
             dataclasses.replace(
                 self.progress,
-                step=step,
+                step=self.step,
                 seconds=time.perf_counter() - self._began,
                 metrics=_values(self.model.metrics_variables),
                 seeds=_values(self._seeds()),
@@ -147,26 +169,6 @@ class EpochSaver(keras.callbacks.Callback):
     def _seeds(self) -> list[keras.Variable]:
         variables = self.model.non_trainable_variables
         return [v for v in variables if keras_internals.is_seed_state(v)]
-
-    def _check_finite(self, row: dict[str, float]) -> None:
-        """Raises a ValueError if the learner must not be saved."""
-        what = None
-        if not np.isfinite(row["loss"]):
-            what = f"The loss became {row['loss']}"
-        elif not all(np.isfinite(w).all() for w in self.model.get_weights()):
-            what = "A weight became infinite or NaN"
-        if what is not None:
-            raise ValueError(
-                f"{what} in epoch {row['epoch']}. Lower the inner or the outer learning rate; the "
-                "last checkpoint is kept."
-            )
-        if score(row, self.is_regression) == -np.inf:
-            warnings.warn(
-                f"Validation after epoch {row['epoch']} gave a value that is not finite: no "
-                "learner that did so is preferred to another one.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
 
 
 def _values(variables: list[keras.Variable]) -> list[Any]:

@@ -99,7 +99,7 @@ def _fit(plan: Plan, folder: Path) -> None:
     recipe, training = plan.recipe, plan.recipe.training
     learner, progress = resume(plan, folder)
     if progress.position > (0, 0):
-        print(f"Resuming {folder} after {progress}, of {training.epochs} epochs.")
+        print(f"Resuming {folder} after {progress.text(training.epochs)}.")
     is_finished = progress.stopped or progress.epoch >= training.epochs
     if not (folder / RECIPE).exists():
         text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
@@ -115,24 +115,29 @@ def _fit(plan: Plan, folder: Path) -> None:
     )
     validation = plan.validation
     with signals.deferred() as deferral:
-        learner.fit(
-            plan.train.episodes(steps * plan.train.meta_batch_size),
-            steps_per_epoch=training.steps_per_epoch,
-            initial_epoch=progress.epoch,
-            epochs=training.epochs,
-            validation_data=validation.episodes(),
-            validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
-            callbacks=[
-                callbacks,
-                keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-                # The last one, to learn what others decide, such as to stop.
-                EpochSaver(
-                    folder, progress, training.steps_per_epoch, recipe.is_regression, deferral
-                ),
-            ],
-            shuffle=False,
-            verbose=1 if os.isatty(1) else 2,
+        saver = EpochSaver(
+            folder, progress, training.steps_per_epoch, recipe.is_regression, deferral
         )
+        try:
+            learner.fit(
+                plan.train.episodes(steps * plan.train.meta_batch_size),
+                steps_per_epoch=training.steps_per_epoch,
+                initial_epoch=progress.epoch,
+                epochs=training.epochs,
+                validation_data=validation.episodes(),
+                validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
+                # The saver comes last, to learn what others decide, such as to stop.
+                callbacks=[
+                    callbacks,
+                    keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+                    saver,
+                ],
+                shuffle=False,
+                verbose=1 if os.isatty(1) else 2,
+            )
+        except ValueError as error:
+            where = f"epoch {saver.progress.epoch + 1}, after {saver.step} of its steps"
+            raise ValueError(f"In {where}: {error} {describe(folder)}") from error
 
 
 def _draw(plan: Plan, learner: MetaLearner, report: Report, folder: Path) -> None:

@@ -96,8 +96,9 @@ def describe(folder: Path) -> str:
         except Exception:
             # It is missing or damaged, which can raise anything; the next run will say so.
             continue
-        if progress is not None:
-            return f"{folder} is saved up to {progress}."
+        if progress is None:
+            return f"{folder} is saved, by tfmeta 0.1."
+        return f"{folder} is saved up to {progress}."
     return f"Nothing is saved in {folder} yet."
 
 
