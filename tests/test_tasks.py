@@ -160,12 +160,23 @@ def test_what_a_killed_writer_left_is_swept(learner, support, tmp_path):
     ]
 
 
+def _about(**changes):
+    about = {"class_names": None, "output_kind": "values", "example_shape": None}
+    return json.dumps({**about, "image_format": None, **changes})
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
         ("{", "is broken"),
         ("[]", "lacks class_names"),
         ('{"class_names": null}', "lacks output_kind"),
+        (_about(class_names="abc"), "class_names must be a list"),
+        (_about(class_names=[]), "class_names must be a list"),
+        (_about(output_kind="words"), "output_kind must be"),
+        (_about(example_shape="abc"), "example_shape must be a list"),
+        (_about(image_format=[1]), "image_format must be a mapping"),
+        (_about(image_format={"depth": 3}), "depth"),
         (
             '{"class_names": null, "output_kind": "values", "example_shape": null, '
             '"image_format": {"width": 0, "height": 1}}',

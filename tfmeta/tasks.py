@@ -353,8 +353,19 @@ def _checked(content: Any) -> dict[str, Any]:
     if missing:
         raise ValueError(f"it lacks {', '.join(missing)}.")
     about = {f.name: content[f.name] for f in dataclasses.fields(Task) if f.name in content}
-    if about["example_shape"] is not None:
-        about["example_shape"] = tuple(about["example_shape"])
+    names, kind, shape = (about[key] for key in needed[:3])
+    if names is not None and not (
+        isinstance(names, list) and names and all(isinstance(name, str) for name in names)
+    ):
+        raise ValueError(f"class_names must be a list of names, or null; got {names!r}.")
+    if kind not in ("logits", "scores", "values"):
+        raise ValueError(f"output_kind must be logits, scores or values; got {kind!r}.")
+    if shape is not None:
+        if not (isinstance(shape, list) and all(isinstance(size, int) for size in shape)):
+            raise ValueError(f"example_shape must be a list of integers, or null; got {shape!r}.")
+        about["example_shape"] = tuple(shape)
+    if not isinstance(about["image_format"], dict | None):
+        raise ValueError(f"image_format must be a mapping, or null; got {about['image_format']!r}.")
     if about["image_format"] is not None:
         about["image_format"] = ImageFormat(**about["image_format"])
     return about

@@ -438,6 +438,11 @@ def test_labels_without_a_name_are_told(labels: list[int]) -> None:
         ClassDataset.from_arrays([[1], [2]], labels, ["a", "b", "c"])
 
 
+def test_class_names_are_no_single_text() -> None:
+    with pytest.raises(ValueError, match="a list of names; got the text 'ab'"):
+        ClassDataset.from_arrays([[1], [2]], [0, 1], "ab")
+
+
 def test_class_names_must_differ() -> None:
     with pytest.raises(ValueError, match="a name of its own"):
         ClassDataset.from_arrays([[1], [2]], [0, 1], ["a", "a"])

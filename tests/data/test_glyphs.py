@@ -47,3 +47,12 @@ def test_the_digest_depends_on_images_their_order_and_their_classes() -> None:
     }
     assert len(digests) == 4
     assert glyphs.digest(x.copy(), y.astype(np.int32), ("a", "b")) in digests
+
+
+def test_a_directory_given_for_reading_stays_as_it_is(
+    glyphs_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
+    data = load("glyphs", split="validation", data_dir=tmp_path)
+    assert len(data) == 130
+    assert list(tmp_path.iterdir()) == []

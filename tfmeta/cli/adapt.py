@@ -75,7 +75,9 @@ def predict(
 ) -> None:
     """Predict with an adapted model.
 
-    If a folder has sub-folders named after classes, the accuracy on them is printed to stderr.
+    Files are read and predicted some at a time; with batch norm in the transductive mode all at
+    once, because their predictions depend on each other. If a folder has sub-folders named after
+    classes, the accuracy on them is printed to stderr.
     """
     if top_k < 1:
         raise ValueError(f"--top-k must be at least 1; got {top_k}.")

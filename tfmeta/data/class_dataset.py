@@ -116,6 +116,8 @@ class ClassDataset:
             raise ValueError(
                 "The examples x must be finite; some are NaN, infinite or too large for float32."
             )
+        if isinstance(class_names, str):
+            raise ValueError(f"class_names must be a list of names; got the text {class_names!r}.")
         if class_names is not None and (y.min() < 0 or y.max() >= len(class_names)):
             raise ValueError(
                 f"Labels must be from 0 to {len(class_names) - 1}, one per class name; "

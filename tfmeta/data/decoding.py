@@ -106,7 +106,7 @@ def header_of(content: bytes) -> Header:
 def _header(file: BinaryIO) -> tuple[Header, bool]:
     with _opened(file) as (image, bits):
         is_whole = _is_whole(file, image.format)
-        is_plain = is_whole and _is_plain(image, bits)
+        is_plain = _is_plain(image, bits)
         if image.format == "PNG" and "exif" not in image.info and b"eXIf" in _png_chunks(file):
             # It stands behind the pixels, where Pillow finds it after decoding.
             file.seek(0)

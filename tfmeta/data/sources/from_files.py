@@ -49,7 +49,8 @@ def dataset_of_files(
         ValueError: If no file can be read.
     """
     files = [file for images in files_by_class.values() for file in images]
-    labels = np.repeat(np.arange(len(files_by_class)), [len(f) for f in files_by_class.values()])
+    sizes = [len(images) for images in files_by_class.values()]
+    labels = np.repeat(np.arange(len(sizes)), np.array(sizes, np.int64))
     check = functools.partial(check_file, image_format=image_format)
     if on_error == "raise" or skipped is None:
         headers = check_files(files, check)
@@ -67,21 +68,22 @@ def dataset_of_files(
     is_read = np.array([header is not None for header in headers], bool)
     if files and not is_read.any():
         raise ValueError(f"None of the {len(files)} image files can be read.")
-    names = list(files_by_class)
-    for k in set(range(len(names))) - set(labels[is_read].tolist()):
-        assert skipped is not None
-        skipped.add("without images", skipped.root / names[k])
-    kept = [k for k in range(len(names)) if is_read[labels == k].any()]
+    counts = np.bincount(labels[is_read], minlength=len(files_by_class))
+    rows = np.split(np.arange(counts.sum()), np.cumsum(counts)[:-1])
+    kept = []
+    for name, class_rows in zip(files_by_class, rows, strict=bool(files)):
+        if len(class_rows):
+            kept.append((name, class_rows))
+        elif skipped is not None:
+            skipped.add("without images", skipped.root / name)
+    names = [name for name, _ in kept]
     readable = [file for file, read in zip(files, is_read, strict=True) if read]
-    labels = labels[is_read]
-    kept_names = [names[k] for k in kept]
-    rows = [np.flatnonzero(labels == k) for k in kept]
     return ClassDataset(
-        kept_names,
-        rows,
-        ImageReader(readable, [h for h in headers if h is not None], image_format),
+        names,
+        [class_rows for _, class_rows in kept],
+        ImageReader(readable, [header for header in headers if header is not None], image_format),
         image_format.shape,
         image_format,
         source,
-        functools.partial(file_digest, kept_names, [[readable[i] for i in r] for r in rows]),
+        functools.partial(file_digest, names, [[readable[i] for i in r] for _, r in kept]),
     )
