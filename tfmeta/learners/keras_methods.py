@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals
+from tfmeta.data.image_reader import explained
 from tfmeta.learners.contract import Contract
 from tfmeta.learners.graph_checks import in_one_sentence
 from tfmeta.learners.output_kinds import check_compiled_loss
@@ -73,7 +74,7 @@ class KerasMethods(Contract):
         if isinstance(validation, list | tuple) and validation:
             validation = validation[0]
         _check_end(validation, given, "validation_steps")
-        with in_one_sentence():
+        with in_one_sentence(), explained():
             return super().fit(*args, **kwargs)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
@@ -83,14 +84,14 @@ class KerasMethods(Contract):
         steps.pop("_use_cached_eval_dataset", None)
         given = inspect.signature(keras.Model.evaluate).bind_partial(self, *args, **steps).arguments
         _check_end(given.get("x"), given, "steps")
-        with in_one_sentence():
+        with in_one_sentence(), explained():
             return super().evaluate(*args, **kwargs)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predicts the queries of tasks; see `keras.Model.predict`, and `fit`."""
         given = inspect.signature(keras.Model.predict).bind_partial(self, *args, **kwargs).arguments
         _check_end(given.get("x"), given, "steps")
-        with in_one_sentence():
+        with in_one_sentence(), explained():
             return super().predict(*args, **kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
