@@ -3,6 +3,7 @@
 Each test names what breaks in tfmeta if it fails.
 """
 
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -348,3 +349,35 @@ def test_the_steps_of_an_optimizer_and_its_averages_are_found(scales_loss):
     for variable, value in zip((*variables, *optimizer.variables), before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     assert not keras_internals.swap_averages(keras.optimizers.SGD())
+
+
+def test_an_optimizer_knows_the_variables_that_it_was_built_for():
+    """Otherwise thawed layers would meet Keras's error about unknown variables, or none."""
+    first, second = keras.Variable(0.0), keras.Variable(0.0)
+    sgd = keras.optimizers.SGD()
+    for optimizer in (sgd, keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD())):
+        optimizer.build([first])
+        assert keras_internals.optimizer_knows(optimizer, [first])
+        assert not keras_internals.optimizer_knows(optimizer, [first, second])
+
+
+def test_layers_assign_their_averages_and_seeds_but_no_frozen_weights():
+    """Otherwise each step would average the weights of frozen layers over tasks, and round them."""
+    layers = [keras.layers.Dense(2), keras.layers.BatchNormalization(), keras.layers.Dropout(0.5)]
+    model = keras.Sequential([keras.Input((2,)), *layers])
+    names = {"moving_mean", "moving_variance", "seed_generator_state"}
+    for trainable in (True, False):
+        layers[0].trainable = trainable
+        assert {v.name for v in keras_internals.assigned_by_layers(model)} == names
+
+
+def test_a_pickle_keeps_what_it_is_told_and_needs_no_tfmeta():
+    """Otherwise a task that is sent to another process forgets its classes."""
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.class_names = ["a"]
+    keras_internals.keep_in_pickles(model, "class_names")
+    content = pickle.dumps(model)
+    assert b"tfmeta" not in content
+    again = pickle.loads(content)
+    assert again.class_names == ["a"]
+    np.testing.assert_array_equal(again.get_weights()[0], model.get_weights()[0])

@@ -254,3 +254,24 @@ def test_the_environment_is_left_alone(tfmeta):
     before = dict(os.environ)
     tfmeta("list")
     assert dict(os.environ) == before
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_characters_that_the_encoding_lacks_are_printed_as_escapes(encoding):
+    """A table has a plus-minus sign, classes may have any name, and files what is no UTF-8."""
+    code = (
+        "import sys\nfrom tfmeta import cli\nfrom tfmeta.cli.predictions import write\n"
+        "import numpy as np\ncli.main(['--version'])\n"
+        "for form in ('tsv', 'json'):\n"
+        "    write(['caf\\udce9'], np.ones((1, 1)), ['\\u732b \\u00b1'], 'logits', form, 1)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONIOENCODING": encoding},
+        capture_output=True,
+    )
+    assert run.returncode == 0, run.stderr
+    out = run.stdout.decode(encoding)
+    assert "\\u732b" in out
+    answer = json.loads(out[out.index("[") :])
+    assert answer[0]["class"] == "猫 ±"

@@ -1,5 +1,6 @@
 """Invariants of the classification episodes."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -477,3 +478,21 @@ def test_small_classes_are_dropped() -> None:
 
 def test_the_text_of_a_data_set_says_how_large_it_is() -> None:
     assert "6 classes with 3 to 50 examples of shape (2,)" in repr(UNEQUAL)
+
+
+def test_data_in_memory_pickle_and_others_say_what_to_send():
+    """So that they reach other processes."""
+    x, y = np.arange(40, dtype="uint8").reshape(10, 4), np.arange(10) % 2
+    data = ClassDataset.from_arrays(x, y, ["a", "b"], source={"name": "arrays"})
+    again = pickle.loads(pickle.dumps(data))
+    assert (again.class_names, again.source) == (["a", "b"], {"name": "arrays"})
+    rows = tf.constant([3, 0])
+    np.testing.assert_array_equal(again.fetch(rows), data.fetch(rows))
+
+    def fetch(rows):
+        return rows
+
+    with pytest.raises(
+        TypeError, match=r"does not pickle.*send the arguments of tfmeta\.data\.load"
+    ):
+        pickle.dumps(ClassDataset(["a"], [np.arange(3)], fetch, (1,)))

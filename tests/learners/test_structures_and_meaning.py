@@ -186,8 +186,14 @@ def test_keras_accuracy_of_one_column_of_logits_has_the_threshold_0():
     "make, message",
     [
         (lambda: tfmeta.MAML(dense(3), inner_loss="binary_crossentropy"), "with one output"),
-        (lambda: tfmeta.MAML(dense(1)), "one output, which tells no classes apart"),
-        (lambda: tfmeta.ANIL(dense(5), 1), "one output, which tells no classes apart"),
+        (
+            lambda: tfmeta.MAML(dense(1)).adapt(X, np.zeros(6, int)),
+            "one output, which tells no classes apart",
+        ),
+        (
+            lambda: tfmeta.ANIL(dense(5), 1)(tasks(np.zeros(6, int))[0]),
+            "one output, which tells no classes apart",
+        ),
         (lambda: tfmeta.MAML(dense(1), inner_loss="hinge"), "compares margins"),
     ],
 )

@@ -57,7 +57,7 @@ class InnerLoss(MetaLearner):
         Raises:
             ValueError: If the outputs do not fit the inner loss.
         """
-        check_outputs(self.inner_loss, shape, name)
+        check_outputs(self.inner_loss, shape, name, in_use=False)
         if self.output_kind != "values" and shape and shape[-1] is not None:
             self.n_classes = n_classes(self.output_kind, shape[-1])
 
@@ -88,6 +88,7 @@ class InnerLoss(MetaLearner):
             outputs = tf.TensorSpec([len(support_y), *(shape or ())])
             check_targets("support_y", self.inner_loss, y, None if shape is None else outputs)
             return
+        check_outputs(self.inner_loss, shape, "base network")
         try:
             if targets == "binary":
                 check_binary_labels(support_y)
@@ -128,7 +129,7 @@ class InnerLoss(MetaLearner):
                 f"support_y {tuple(support_y.shape)} does not fit the network's predictions "
                 f"{tuple(predictions.shape)} for one task."
             )
-        self.check_outputs(tuple(predictions.shape[1:]), "base network")
+        check_outputs(self.inner_loss, tuple(predictions.shape[1:]), "base network")
         check_targets("support_y", self.inner_loss, support_y, predictions)
         return mean_loss(
             self.inner_loss, support_y, tf.cast(predictions, self.variable_dtype), support_mask

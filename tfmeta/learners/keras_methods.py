@@ -130,14 +130,12 @@ class KerasMethods(Contract):
         The optimizer is built first, so that the step is traced once.
 
         Raises:
-            ValueError: If nothing is trainable, or a variable was not trainable when the optimizer
-                was built.
+            ValueError: If a variable was not trainable when the optimizer was built.
         """
         if self.built and self.optimizer is not None:
-            self.check_trainable()
-            if not self.optimizer.built:
+            if not self.optimizer.built and self.trainable_variables:
                 self.optimizer.build(self.trainable_variables)
-            elif not keras_internals.optimizer_knows(self.optimizer, self.trainable_variables):
+            elif self.optimizer.built and not keras_internals.optimizer_knows(self.optimizer, self.trainable_variables):
                 raise ValueError(
                     f"Layers of this {type(self).__name__} were thawed (trainable=True) or "
                     "replaced after compile(), and its optimizer does not know their weights: "
@@ -158,8 +156,8 @@ class KerasMethods(Contract):
         if not self.trainable_variables:
             raise ValueError(
                 f"This {type(self).__name__} has no trainable weights, so there is nothing to "
-                "meta-train: all its layers are frozen (trainable=False). Thaw some of them, or "
-                "use it as it is."
+                "meta-train: its layers have none, or are frozen (trainable=False). Thaw some of "
+                "them, or use it as it is."
             )
 
     def _has_changed(self, function: str) -> bool:

@@ -33,7 +33,6 @@ class MetaTraining(MetaBatches):
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
-        self.check_trainable()
         check_clipping(self.optimizer, tf.distribute.get_strategy().num_replicas_in_sync)
         inputs, y = self._with_checked_labels(inputs), self._with_checked_targets(inputs, y)
         n_tasks = tf.shape(inputs["query_x"])[0]
@@ -121,6 +120,7 @@ class MetaTraining(MetaBatches):
         self, loss: tf.Tensor, gradients: list[tf.Tensor], assigned: list[tf.Tensor]
     ) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
         """Returns gradients and assigned values after a check that all numbers are finite."""
+        self.check_trainable()
         step = tf.identity(self.optimizer.iterations) + 1
         message = (
             " of training step {} is not finite, and the weights stay as they were: look for NaN "

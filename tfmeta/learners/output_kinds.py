@@ -102,13 +102,15 @@ def check_loss_of_tasks(loss: Any) -> None:
         )
 
 
-def check_outputs(loss: Any, shape: tuple[int | None, ...], name: str) -> None:
+def check_outputs(loss: Any, shape: tuple[int | None, ...], name: str, in_use: bool = True) -> None:
     """Raises a ValueError if a network's outputs do not fit the loss of tasks.
 
     Args:
         loss: keras.losses.Loss or function. The loss.
         shape: tuple of int. The shape of the network's output for one example.
         name: str. The network's name.
+        in_use: bool. Whether tasks are learned already. A network with one output is not refused
+            before. Defaults to True.
     """
     targets = targets_of(loss)
     if targets == "binary" and shape != (1,):
@@ -118,7 +120,7 @@ def check_outputs(loss: Any, shape: tuple[int | None, ...], name: str) -> None:
             "take CategoricalCrossentropy for one-hot labels; for several labels of each example, "
             "pass a function of your own."
         )
-    if targets in ("labels", "one-hot") and shape == (1,):
+    if in_use and targets in ("labels", "one-hot") and shape == (1,):
         raise ValueError(
             f"The network {name!r} has one output, which tells no classes apart. For two classes, "
             "pass inner_loss=keras.losses.BinaryCrossentropy(from_logits=True), or give it one "
