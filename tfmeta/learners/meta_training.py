@@ -104,6 +104,7 @@ class MetaTraining(Contract):
         intermediate results outlive it.
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        keras_internals.clear_losses(self)
         weights = self._task_weights(tf.shape(y)[0], sample_weight)
         if weights is None:
             if type(self).task_gradients is not MetaTraining.task_gradients:
@@ -113,7 +114,6 @@ class MetaTraining(Contract):
                 )
             with derivatives_explained():
                 return super().train_step(data)
-        keras_internals.clear_losses(self)
         inputs = checked_inputs(x)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
