@@ -160,6 +160,14 @@ def plain_recurrence(
 # === Weights and masks ===
 
 
+def is_recomputed(layer: keras.layers.Layer) -> bool:
+    """Returns whether a layer is computed again for its gradient, after its call has ended.
+
+    Rests on the attribute in which Keras keeps the mode of a `keras.RematScope`.
+    """
+    return getattr(getattr(layer, "_remat_mode", None), "mode", None) is not None
+
+
 def overwrites_weights(layer: keras.layers.Layer) -> bool:
     """Returns whether optimizers overwrite some of a layer's own weights by their gradients.
 

@@ -245,6 +245,13 @@ def test_float8_is_refused_by_the_layers_name():
         tfmeta.MAML(network)
 
 
+def test_layers_that_are_computed_again_are_refused_by_name():
+    with keras.RematScope(mode="full"):
+        layer = L.Dense(N_WAY, name="again")
+    with pytest.raises(ValueError, match=r"'again' was made in a keras\.RematScope"):
+        tfmeta.MAML(sequential(layer))
+
+
 def test_weights_that_are_read_in_a_tf_function_are_refused():
     class Compiled(L.Dense):
         @tf.function

@@ -33,7 +33,9 @@ def softsign(features: tf.Tensor, name: str | None = None) -> tf.Tensor:
     return tf.divide(features, 1 + tf.abs(features), name=name)
 
 
-def resize(images: tf.Tensor, size: Any, method: Any = "bilinear", **kwargs: Any) -> tf.Tensor:
+def resize(
+    images: tf.Tensor, size: Any, method: Any = "bilinear", *args: Any, **kwargs: Any
+) -> tf.Tensor:
     """Computes `tf.image.resize`.
 
     Of its gradient TensorFlow has no derivative, and in the bilinear case takes it for zero.
@@ -41,11 +43,11 @@ def resize(images: tf.Tensor, size: Any, method: Any = "bilinear", **kwargs: Any
     images = tf.convert_to_tensor(images)
     original = keras_internals.original("image.resize")
     if not images.dtype.is_floating:
-        return original(images, size, method, **kwargs)
+        return original(images, size, method, *args, **kwargs)
     if method != tf.image.ResizeMethod.NEAREST_NEIGHBOR:
         # TensorFlow's result is float32; some of its gradients take nothing else.
         images = tf.cast(images, tf.float32)
-    return ops.linear(lambda x: original(x, size, method, **kwargs), images)
+    return ops.linear(lambda x: original(x, size, method, *args, **kwargs), images)
 
 
 def _in_episodes(name: str, replacement: Any) -> Any:

@@ -25,6 +25,11 @@ def check_side_effects(network: keras.Model) -> None:
                 f"Layer {layer.name!r} is a TFSMLayer, whose weights are fixed in its SavedModel "
                 "and cannot be learned for a task: freeze it (trainable=False)."
             )
+        if keras_layers.is_recomputed(layer):
+            raise ValueError(
+                f"Layer {layer.name!r} was made in a keras.RematScope: it would be computed again, "
+                "for the gradient, with weights that are not the task's. Make it outside of one."
+            )
         if keras_layers.overwrites_weights(layer):
             raise ValueError(
                 f"Layer {layer.name!r} computes in float8 and overwrites its scales by their "
