@@ -297,7 +297,7 @@ def _opened(file: BinaryIO) -> Iterator[tuple[Any, int]]:
         raise UnreadableImageError(
             f"is broken, or not an image of a kind that is read ({kinds})"
         ) from error
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(_too_large(None, None, Image.MAX_IMAGE_PIXELS)) from error
     except Exception as error:
         cause = " ".join(str(error).split()) or type(error).__name__
