@@ -39,18 +39,18 @@ checked: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The learners with the oldest versions that setup.cfg admits.
+# Learners, data sets and presets with the oldest versions that setup.cfg admits.
 OLDEST := .venv-oldest/bin/python
 .venv-oldest/installed: setup.cfg setup.py pyproject.toml tests/oldest.py
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
 	$(OLDEST) -m pip install --quiet --constraint .venv-oldest/constraints.txt \
-		--editable . pytest pytest-xdist
+		--editable '.[digits]' pytest pytest-xdist
 	touch $@
 
 test-oldest: .venv-oldest/installed
 	$(OLDEST) -m pytest -n auto --maxprocesses 8 tests/learners tests/ops tests/backbones \
-		tests/test_old_files.py tests/test_versions.py
+		tests/data tests/test_old_files.py tests/test_versions.py
 
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .

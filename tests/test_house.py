@@ -20,14 +20,14 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
     {
-        *("checks", "files", "keras_internals", "keras_layers", "quiet", "registry", "signals"),
-        *("threads", "version", "versions"),
+        *("archives", "checks", "files", "keras_internals", "keras_layers", "modes", "quiet"),
+        *("registry", "signals", "threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
     {"learners"},
     {"evaluation", "presets", "recipes", "serving", "testing"},
-    {"cards", "plots", "tasks", "training", "zoo_table"},
+    {"cards", "plots", "task_files", "tasks", "training", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]
 # What no file of a room may import itself, whatever its floor.

@@ -326,3 +326,25 @@ def test_the_steps_of_an_optimizer_and_its_averages_are_found(scales_loss):
     for variable, value in zip((*variables, *optimizer.variables), before, strict=True):
         np.testing.assert_array_equal(variable.numpy(), value)
     assert not keras_internals.swap_averages(keras.optimizers.SGD())
+
+
+def test_an_error_in_a_loop_over_a_data_set_is_explained():
+    """Otherwise a broken image file in an episode is not named."""
+
+    class Explained(Exception):
+        pass
+
+    def explain(error):
+        raise Explained from error
+
+    plain = tf.data.Dataset.range(3).map(lambda i: tf.debugging.check_numerics(1 / i, "bad"))
+    data = keras_internals.explaining(plain, explain)
+    assert data.element_spec == plain.element_spec
+    with pytest.raises(Explained):
+        next(iter(data))
+    good = keras_internals.explaining(tf.data.Dataset.range(3), explain)
+    assert [int(i) for i in good] == [0, 1, 2]
+    # Keras takes the iterator into a graph.
+    iterator = iter(good)
+    assert int(tf.function(lambda it: next(it))(iterator)) == 0
+    assert int(next(iterator)) == 1

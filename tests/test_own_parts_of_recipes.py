@@ -55,7 +55,8 @@ def broken(n_outputs, input_shape):
     return 1 / 0
 
 def three(n_outputs, input_shape):
-    return keras.Sequential([keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(3)])
+    layers = [keras.Input(input_shape), keras.layers.Flatten(), keras.layers.Dense(3)]
+    return keras.Sequential(layers)
 
 def none(n_outputs, input_shape):
     return None
@@ -163,7 +164,7 @@ def test_a_saved_network_that_does_not_fit_is_told(tmp_path: Path) -> None:
     recipe = Recipe.from_dict(
         {**DIGITS, "network": {"name": str(saved_network(tmp_path / "a.keras", 3))}}
     )
-    with pytest.raises(ValueError, match="must have 2 outputs.*it has 3"):
+    with pytest.raises(ValueError, match=r"must have 2 outputs.*it has 3"):
         plan.make_learner(recipe, (8, 8, 1))
     with pytest.raises(ValueError, match=r"takes examples of shape \(8, 8, 1\), but the data have"):
         plan.make_learner(recipe, (9, 9, 1))

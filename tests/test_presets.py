@@ -1,7 +1,9 @@
 """Presets: what comes back is what was saved, and nothing else comes in."""
 
+import contextlib
 import hashlib
 import http.server
+import itertools
 import json
 import shutil
 import signal
@@ -9,11 +11,14 @@ import ssl
 import subprocess
 import sys
 import threading
+import time
+import types
 import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import filelock
 import keras
 import numpy as np
 import pytest
@@ -21,7 +26,7 @@ import tensorflow as tf
 import trustme
 
 import tfmeta
-from tfmeta import backbones, preset_files, presets, zoo
+from tfmeta import archives, backbones, downloads, preset_files, presets, zoo
 from tfmeta.data import ImageFormat
 from tfmeta.networks import normalises_together
 from tfmeta.serving.preset_servables import served_learner
@@ -145,7 +150,7 @@ def test_a_failing_save_leaves_nothing_and_the_next_one_works(saved, tmp_path, m
     assert not folder.parent.exists()
     (folder / "servable").mkdir(parents=True)
     with monkeypatch.context() as patch:
-        patch.setattr(preset_files, "_sha256", fail)
+        patch.setattr(preset_files, "sha256_of", fail)
         with pytest.raises(OSError, match="disk is full"):
             learner().save_to_preset(folder)
     assert names_in(folder) == ["servable"]
@@ -317,14 +322,13 @@ def test_an_altered_or_truncated_file_is_refused(saved):
 def test_what_is_loaded_is_what_was_hashed(saved, monkeypatch):
     """Before, Keras opened the file again, which may have been exchanged meanwhile."""
     expected = predictions(tfmeta.from_preset(saved))
-    check = preset_files.checked_bytes
+    check = preset_files.check
 
-    def check_and_exchange(folder):
-        content = check(folder)
+    def check_and_exchange(folder, copy):
+        check(folder, copy)
         learner(1).save(folder / preset_files.LEARNER)
-        return content
 
-    monkeypatch.setattr(preset_files, "checked_bytes", check_and_exchange)
+    monkeypatch.setattr(preset_files, "check", check_and_exchange)
     np.testing.assert_array_equal(predictions(tfmeta.from_preset(saved)), expected)
 
 
@@ -339,7 +343,9 @@ def test_what_is_loaded_is_what_was_hashed(saved, monkeypatch):
         ('{"format": true}', "must say which format"),
         ('{"format": 0}', "must say which format"),
         pytest.param("[" * 100_000, "is broken, or no preset.json", id="deep"),
-        ('{"format": 2, "tfmeta": "9.0"}', "from tfmeta 9.0; .* upgrade"),
+        ('{"format": 9, "tfmeta": "9.0"}', "from tfmeta 9.0; .* upgrade"),
+        ('{"format": 2, "tfmeta": "9.0"}', "was altered"),
+        pytest.param(" " * 1_000_001, "has over 1000000 bytes", id="large"),
         ('{"format": 1, "sha256": "0"}', "must have the keys"),
     ],
 )
@@ -374,8 +380,9 @@ def test_a_wrong_image_format_is_refused(saved):
 
 
 def change(folder, **values):
-    file = folder / preset_files.PRESET
-    file.write_text(json.dumps({**json.loads(file.read_text()), **values}))
+    """Changes what a preset says, with a new digest of it."""
+    content = {**preset_files.read_values(folder), **values}
+    (folder / preset_files.PRESET).write_text(preset_files.signed(content))
 
 
 def sign(folder):
@@ -447,6 +454,88 @@ def test_nothing_of_a_hostile_file_is_executed(saved, tmp_path):
         with pytest.raises(ValueError, match="does not load"):
             tfmeta.from_preset(saved)
         assert not victim.exists()
+
+
+def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(saved, tmp_path, monkeypatch):
+    broken = learner()
+    kernel = broken.network.trainable_variables[0]
+    kernel.assign(kernel * np.nan)
+    with pytest.raises(ValueError, match=r"weights that are not finite, in .*kernel"):
+        broken.save_to_preset(tmp_path / "broken")
+    with monkeypatch.context() as patch:
+        patch.setattr(preset_files, "_check_finite", lambda *_: None)
+        broken.save_to_preset(tmp_path / "broken")
+    with pytest.raises(ValueError, match=r"broken/learner\.keras has weights that are not finite"):
+        tfmeta.from_preset(tmp_path / "broken")
+
+
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", "more", "model.weights.h5"])
+def test_an_archive_that_expands_is_refused_without_expanding_it(name, saved):
+    files = unzipped(saved)
+    with zipfile.ZipFile(saved / preset_files.LEARNER, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, data in files.items():
+            archive.writestr(member, data if member != name else b" " * (30 << 20))
+        if name not in files:
+            archive.writestr(name, b" " * (30 << 20))
+    sign(saved)
+    assert (saved / preset_files.LEARNER).stat().st_size < 1 << 20
+    with pytest.raises(ValueError, match=r"does not load: .*expands to") as error:
+        tfmeta.from_preset(saved)
+    assert str(saved / preset_files.LEARNER) in str(error.value)
+    with pytest.raises(ValueError, match="expands to"):
+        archives.read_config(saved / preset_files.LEARNER)
+
+
+def test_every_flipped_bit_of_every_file_is_noticed(saved):
+    """Of `preset.json` all bits; of each other file some."""
+    (saved / "evaluation.json").write_text('{"mean": 0.5}')
+    (saved / "servable" / "1").mkdir(parents=True)
+    (saved / "servable" / "1" / "saved_model.pb").write_bytes(bytes(range(256)))
+    change(saved, recipe={"name": "x", "training": {"seed": 1, "optimizer": {"epsilon": 1e-08}}})
+    preset_files.record_files(saved)
+    preset_files.check(saved)
+    rng = np.random.default_rng(0)
+    for file in [path for path in saved.rglob("*") if path.is_file()]:
+        content = file.read_bytes()
+        bits = range(8 * len(content))
+        for bit in bits if file.name == preset_files.PRESET else rng.choice(bits, 20):
+            flipped = bytearray(content)
+            flipped[bit // 8] ^= 1 << bit % 8
+            file.write_bytes(flipped)
+            with pytest.raises(ValueError, match=r"altered|broken|format|must"):
+                preset_files.check(saved)
+        file.write_bytes(content)
+    preset_files.check(saved)
+
+
+def test_line_ends_of_another_system_are_no_alteration(saved):
+    file = saved / preset_files.PRESET
+    file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    preset_files.check(saved)
+
+
+@pytest.mark.parametrize("name", ["../other", "/etc/passwd", "a/../../b", "C:\\x", "a\\..\\b"])
+def test_a_preset_names_its_own_files_only(name, saved):
+    change(saved, files={name: "0" * 64})
+    with pytest.raises(ValueError, match="files must have the digests of files in its folder"):
+        preset_files.check(saved)
+
+
+def test_a_preset_without_digests_of_its_files_still_loads(saved):
+    content = preset_files.read_values(saved)
+    del content["files"]
+    (saved / preset_files.PRESET).write_text(json.dumps({**content, "format": 1}))
+    assert tfmeta.from_preset(saved).inner_steps == 2
+
+
+@pytest.mark.parametrize("name", presets.list_presets())
+def test_each_file_of_a_shipped_preset_has_its_digest(name):
+    folder = presets.find(name)
+    preset = preset_files.read(folder)
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    assert {*preset.files, preset_files.LEARNER, preset_files.PRESET} == found
+    assert any(file.startswith("servable/") for file in found)
+    preset_files.check(folder)
 
 
 class Touch:
@@ -592,6 +681,111 @@ def test_after_a_download_was_killed_the_next_one_works(server, saved, tmp_path)
     assert [path.name for path in cached(tmp_path)] == [preset_files.LEARNER, preset_files.PRESET]
 
 
+# === Servers that mean no good ===
+
+
+@pytest.fixture
+def answer(server, monkeypatch):
+    """A function: makes the server answer each request by a function of its own."""
+    monkeypatch.setattr(downloads, "SILENCE", 0.3)
+
+    def install(respond):
+        handler = server.server.RequestHandlerClass.func
+        monkeypatch.setattr(handler, "do_GET", respond)
+        return f"{server.address}/mine"
+
+    return install
+
+
+def refused(address):
+    """What is said, at once, of an address that gives no preset."""
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="could not be downloaded") as error:
+        tfmeta.from_preset(address)
+    assert time.monotonic() - began < 20
+    assert str(error.value).startswith(f"{address}/preset.json")
+    assert "/tmp" not in str(error.value)
+    return str(error.value)
+
+
+def test_a_silent_server_is_given_up_and_holds_no_lock(answer, saved, server, tmp_path):
+    asked, go_on = threading.Event(), threading.Event()
+    silent = answer(lambda handler: (asked.set(), go_on.wait(20)))
+    thread = threading.Thread(target=refused, args=(silent,))
+    thread.start()
+    assert asked.wait(20)
+    (folder,) = (tmp_path / "home" / "tfmeta").iterdir()
+    with filelock.FileLock(folder / ".lock").acquire(timeout=0.2):
+        pass
+    thread.join(20)
+    assert not thread.is_alive()
+    go_on.set()
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_file_without_end_is_not_read_to_the_end(answer, tmp_path, says_so):
+    sent = []
+
+    def respond(handler):
+        handler.send_response(200)
+        if says_so:
+            handler.send_header("Content-Length", str(10**12))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(1000):
+                handler.wfile.write(b" " * 100_000)
+                sent.append(1)
+
+    assert "at most 1,000,000 are accepted" in refused(answer(respond))
+    assert len(sent) < 1000
+    assert cached(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "target", ["http://localhost:1/mine/", "ftp://localhost:1/", "file:///etc/"]
+)
+def test_a_redirection_to_less_than_https_is_refused(answer, target):
+    def respond(handler):
+        handler.send_response(302)
+        handler.send_header("Location", target)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    refused(answer(respond))
+
+
+def test_a_slow_server_is_given_up(answer, monkeypatch):
+    clock = itertools.count(0, 1000)
+    monkeypatch.setattr(downloads, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(downloads, "BYTES_PER_SECOND", 10**9)
+
+    def respond(handler):
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(b" ")
+
+    assert "comes at less than" in refused(answer(respond))
+
+
+def test_an_answer_that_is_cut_off_is_told(answer):
+    def respond(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100")
+        handler.end_headers()
+        handler.wfile.write(b"{")
+
+    assert "ended after 1 of 100 bytes" in refused(answer(respond))
+
+
+def test_an_altered_preset_is_told_by_its_address(server, saved):
+    (saved / preset_files.PRESET).write_text("{")
+    with pytest.raises(ValueError, match="altered there or on the way") as error:
+        tfmeta.from_preset(f"{server.address}/mine")
+    assert f"{server.address}/mine/preset.json is broken" in str(error.value)
+    assert "/tmp" not in str(error.value)
+
+
 def test_an_unknown_certificate_is_refused(server, monkeypatch):
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(ValueError, match="CERTIFICATE_VERIFY_FAILED"):
@@ -599,7 +793,7 @@ def test_an_unknown_certificate_is_refused(server, monkeypatch):
 
 
 @pytest.mark.large
-def test_processes_that_download_at_once_do_not_disturb_each_other(server):
+def test_processes_that_download_at_once_do_not_disturb_each_other(server, tmp_path):
     code = f"import tfmeta; print(tfmeta.from_preset('{server.address}/mine').inner_steps)"
     command = [sys.executable, "-c", code]
     running = [
@@ -609,8 +803,10 @@ def test_processes_that_download_at_once_do_not_disturb_each_other(server):
     for process in running:
         out, err = process.communicate(timeout=200)
         assert out.strip().endswith("2"), err
-    # One for all.
-    assert server.asked == ["/mine/preset.json", "/mine/learner.keras"]
+    # None waits for another's download; one version is kept.
+    assert set(server.asked) == {"/mine/preset.json", "/mine/learner.keras"}
+    assert len(server.asked) <= 6
+    assert len(cached(tmp_path)) <= 6
 
 
 def test_other_schemes_are_told(tmp_path):
@@ -627,7 +823,14 @@ def test_google_storage_is_asked_through_tensorflow(saved, tmp_path, monkeypatch
         shutil.copy(saved / source.rpartition("/")[2], target)
 
     monkeypatch.setattr(tf.io.gfile, "copy", copy)
+    size = types.SimpleNamespace(length=10)
+    monkeypatch.setattr(tf.io.gfile, "stat", lambda path: size)
     assert tfmeta.from_preset("gs://bucket/zoo/mine").inner_steps == 2
+    size.length = 10**12
+    with pytest.raises(
+        ValueError, match=r"gs://bucket/zoo/other/preset\.json could not .*accepted"
+    ):
+        tfmeta.from_preset("gs://bucket/zoo/other")
 
 
 def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monkeypatch):
@@ -643,6 +846,8 @@ def test_the_hugging_face_hub_is_asked_through_its_library(saved, tmp_path, monk
         return str(saved.parent / name)
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
+    metadata = types.SimpleNamespace(size=10)
+    monkeypatch.setattr(huggingface_hub, "get_hf_file_metadata", lambda url: metadata)
     for revision, name in ((None, ""), ("v1.0", "@v1.0"), ("refs/pr/1", "@refs%2Fpr%2F1")):
         assert tfmeta.from_preset(f"hf://owner/zoo{name}/mine").inner_steps == 2
         assert asked == [("mine/preset.json", revision), ("mine/learner.keras", revision)]

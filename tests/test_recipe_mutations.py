@@ -149,7 +149,7 @@ def test_what_is_accepted_is_plain_small_and_kept(tmp_path: Path) -> None:
 
 
 def _plain(value: Any) -> Any:
-    """A value as JSON writes it, with its type: 1, 1.0 and True differ, but 1 may be read as 1.0."""
+    """A value as JSON writes it, where True is no number, but 1 may be read as 1.0."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return json.dumps(value, sort_keys=True)
     return float(value)

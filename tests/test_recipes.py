@@ -247,7 +247,7 @@ def test_numbers_must_be_positive_integers(path: str, value: Any) -> None:
 
 def test_a_confidence_interval_needs_two_episodes() -> None:
     with pytest.raises(
-        ValueError, match="evaluation: n_episodes must be an integer from 2 to .*; got 1"
+        ValueError, match=r"evaluation: n_episodes must be an integer from 2 to .*; got 1"
     ):
         Recipe.from_dict(changed("evaluation/n_episodes", 1))
 
@@ -327,7 +327,8 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "network/hidden_units",
             ["a"],
             SINUSOID,
-            "network: hidden_units must be a list of at most 100 integers from 1 to 16,384; got ['a'].",
+            "network: hidden_units must be a list of at most 100 integers from 1 to 16,384; "
+            "got ['a'].",
         ),
         (
             "learner/inner_learning_rate",
@@ -376,7 +377,8 @@ def folder_with(image_format: Any) -> dict[str, Any]:
             "learner/inner_rule",
             {"name": "momentum", "momentum": "much"},
             SINUSOID,
-            "learner: inner_rule: momentum must be a number from -1,000,000 to 1,000,000; got 'much'.",
+            "learner: inner_rule: momentum must be a number from -1,000,000 to 1,000,000; "
+            "got 'much'.",
         ),
         ("training/optimizer", 3, SINUSOID, f"training: optimizer must be {KERAS}; got 3."),
         ("training/optimizer", None, SINUSOID, f"training: optimizer must be {KERAS}; got None."),

@@ -1,15 +1,19 @@
 """Task folders: what is written is read again, and what is broken is refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+from PIL import Image
 
 import tfmeta
 from tfmeta.data import ImageFormat
-from tfmeta.tasks import MODEL, TASK, Task, learn
+from tfmeta.task_files import MODEL, TASK
+from tfmeta.tasks import Task, learn
 
 
 @pytest.fixture(scope="module")
@@ -188,3 +192,83 @@ def test_what_is_missing_is_told(learner, support, tmp_path):
 def test_nothing_to_predict_is_told(learner, support):
     with pytest.raises(ValueError, match="Which examples"):
         learn(learner, support).predict([])
+
+
+# === What files become ===
+
+
+def save_png(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.asarray(pixels, np.uint8)).save(path)
+
+
+@pytest.fixture
+def image_task(tmp_path):
+    """A task of dark and light images of 4×4, learned from sub-folders with clutter in them."""
+    for name, level in (("dark", 20), ("light", 230)):
+        for i in range(2):
+            save_png(tmp_path / "support" / name / f"{i}.png", np.full((4, 4), level + i))
+    save_png(tmp_path / "support" / "dark" / "more" / "2.png", np.full((4, 4), 25))
+    (tmp_path / "support" / "dark" / "._0.png").write_bytes(b"Mac")
+    (tmp_path / "support" / "__MACOSX").mkdir()
+    encoder = keras.Sequential([keras.Input((4, 4, 1)), keras.layers.Flatten()])
+    with pytest.warns(UserWarning, match=r"Skipped 2 .*1 hidden \(dark.\._0\.png\)"):
+        return learn(
+            tfmeta.PrototypicalNetwork(encoder),
+            tmp_path / "support",
+            image_format=ImageFormat(4, 4, 1),
+        )
+
+
+def test_sub_folders_are_read_and_clutter_is_not(image_task, tmp_path):
+    assert (image_task.class_names, image_task.n_examples) == (["dark", "light"], 5)
+    with pytest.warns(UserWarning, match="Skipped 2"):
+        data = tfmeta.data.load(tmp_path / "support", image_format=ImageFormat(4, 4, 1))
+    assert [len(rows) for rows in data.rows] == [3, 2]
+    with pytest.warns(UserWarning, match="Skipped 2") as given:
+        names, _ = image_task.predict([tmp_path / "support"])
+    assert (len(names), len(given), given[0].filename) == (5, 1, __file__)
+
+
+def test_predictions_come_in_parts_of_bounded_size(image_task, tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmeta.tasks.CHUNK", 3)
+    for i in range(7):
+        save_png(tmp_path / "new" / f"{i}.png", np.full((4, 4), 30 * i))
+    parts = list(image_task.predict_in_parts([tmp_path / "new"]))
+    assert [len(names) for names, _ in parts] == [3, 3, 1]
+    names, outputs = image_task.predict([tmp_path / "new"])
+    assert names == [str(tmp_path / "new" / f"{i}.png") for i in range(7)]
+    assert outputs.argmax(axis=1).tolist() == [0, 0, 0, 0, 0, 1, 1]
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.full((7, 16), 0.9), delimiter=",")
+    named = dataclasses.replace(image_task, example_shape=(4, 4, 1))
+    parts = list(named.predict_in_parts([table]))
+    assert [names for names, _ in parts][2] == [f"{table}:7"]
+    assert [len(names) for names, _ in parts] == [3, 3, 1]
+
+
+def test_examples_that_are_normalised_together_stay_together(tmp_path, monkeypatch):
+    monkeypatch.setattr("tfmeta.tasks.CHUNK", 2)
+    layers = [keras.layers.Dense(3), keras.layers.BatchNormalization()]
+    learner = tfmeta.PrototypicalNetwork(keras.Sequential([keras.Input((2,)), *layers]))
+    (tmp_path / "s.csv").write_text("0,1,a\n1,0,b\n1,1,a\n")
+    (tmp_path / "q.csv").write_text("0,1\n1,0\n2,1\n0,3\n5,1\n")
+    task = learn(learner, tmp_path / "s.csv")
+    assert task.is_transductive
+    ((names, outputs),) = task.predict_in_parts([tmp_path / "q.csv"])
+    assert len(names) == 5
+    x = np.loadtxt(tmp_path / "q.csv", delimiter=",", dtype=np.float32)
+    np.testing.assert_allclose(outputs, task.outputs(x), rtol=1e-6)
+    task.save(tmp_path / "task")
+    assert Task.load(tmp_path / "task").is_transductive
+    assert not learn(learner.with_batch_norm("support"), tmp_path / "s.csv").is_transductive
+
+
+def test_pixels_in_a_table_are_from_0_to_1(image_task, tmp_path):
+    table = tmp_path / "pixels.csv"
+    np.savetxt(table, np.full((2, 16), 200), delimiter=",")
+    task = dataclasses.replace(image_task, example_shape=(4, 4, 1))
+    with pytest.raises(ValueError, match=r"pixels\.csv: .* from 200 to 200: divide pixels by 255"):
+        task.predict([table])
+    np.savetxt(table, np.full((2, 16), 200) / 255, delimiter=",")
+    assert task.predict([table])[1].argmax(axis=1).tolist() == [1, 1]

@@ -13,6 +13,7 @@ from tfmeta import plots, preset_files, zoo
 from tfmeta.files import write_text
 from tfmeta.recipes import Recipe
 from tfmeta.report import Estimate, Evaluation, Report
+from tfmeta.report.texts import in_numbers
 from tfmeta.training import ADAPTATION_CURVE, EVALUATION, RECIPE
 
 CARD = "README.md"
@@ -139,7 +140,8 @@ def _of_another_recipe(name: str, report: Report) -> list[str]:
 
 
 def _data(data: Mapping[str, Any]) -> str:
-    return f"{data['name']} ({data['protocol']})" if "protocol" in data else str(data["name"])
+    name = str(data.get("name", "folders of its own"))
+    return f"{name} ({data['protocol']})" if "protocol" in data else name
 
 
 # === Files ===
@@ -215,13 +217,7 @@ def setting(evaluation: Evaluation) -> str:
 
 def cell(estimate: Estimate, metric: str) -> str:
     """Returns an estimate as text for a table; accuracies are in %."""
-    if not estimate.is_finite:
-        return "not finite"
-    if metric == "accuracy":
-        return f"{100 * estimate.mean:.2f} ± {100 * estimate.ci95:.2f}"
-    # If a few tasks diverge, only the order of magnitude is meaningful.
-    form = ".4f" if estimate.mean < 1000 else ".1e"
-    return f"{estimate.mean:{form}} ± {estimate.ci95:{form}}"
+    return in_numbers(estimate.mean, estimate.ci95, metric)
 
 
 def number(evaluation: Evaluation) -> str:

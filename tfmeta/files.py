@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -144,14 +145,25 @@ def json_text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def sha256_of(path: Path) -> str:
-    """Returns the SHA-256 digest of a file, in hexadecimal.
+def sha256_of(file: Path, copy: Path | None = None) -> str:
+    """Returns the SHA-256 digest of a file, which is read a piece at a time.
 
     Args:
-        path: Path. The file.
+        file: Path. The file.
+        copy: Path. A file to which to copy it meanwhile. Defaults to None: it is not copied.
+
+    Returns:
+        str. The digest, in hexadecimal.
     """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with contextlib.ExitStack() as opened:
+        source = opened.enter_context(file.open("rb"))
+        target = opened.enter_context(copy.open("wb")) if copy else None
+        while piece := source.read(1 << 20):
+            digest.update(piece)
+            if target:
+                target.write(piece)
+    return digest.hexdigest()
 
 
 def sync_tree(path: Path) -> None:

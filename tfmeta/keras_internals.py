@@ -309,6 +309,38 @@ def vectorize_bad_indices() -> None:
     registry["GatherNd"] = convert
 
 
+# === Data sets ===
+
+
+def explaining(
+    dataset: tf.data.Dataset, explain: Callable[[tf.errors.OpError], None]
+) -> tf.data.Dataset:
+    """Returns the data set; an error in a loop over it is given to a function first.
+
+    Keras's `fit` takes the iterator into a graph, where the function is not called. Rests on
+    `UnaryUnchangedStructureDataset` and `OwnedIterator`, the classes of data sets and iterators.
+
+    Args:
+        dataset: tf.data.Dataset. The data set.
+        explain: function. Raises an error that says more, or does nothing.
+    """
+    from tensorflow.python.data.ops import dataset_ops, iterator_ops
+
+    class Iterator(iterator_ops.OwnedIterator):
+        def __next__(self) -> Any:
+            try:
+                return super().__next__()
+            except tf.errors.OpError as error:
+                explain(error)
+                raise
+
+    class Dataset(dataset_ops.UnaryUnchangedStructureDataset):
+        def __iter__(self) -> Any:
+            return Iterator(self) if tf.executing_eagerly() else super().__iter__()
+
+    return Dataset(dataset, dataset._variant_tensor)
+
+
 # === SavedModels ===
 
 SAVED_MODEL_INIT = "__saved_model_init_op"

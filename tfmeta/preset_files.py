@@ -1,8 +1,12 @@
 """Writes and reads a preset's folder, and refuses altered files.
 
-    preset.json      the recipe, the preparation of examples, and the digest of the learner
+    preset.json      the recipe, the preparation of examples, and the digests of all files
     learner.keras    the learner, not compiled, as Keras saves it
+    evaluation.json  optional: the results of the test
     servable/        optional: the learner as a servable of TensorFlow Serving
+
+`preset.json` holds a digest of itself, too. `python -m tfmeta.preset_files FOLDER…` writes the
+digests of files that were added to presets.
 
 This module knows no learner. It imports TensorFlow and Keras only in the functions that need them,
 so that listing presets does not wait for these imports.
@@ -15,13 +19,16 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+import sys
 import tempfile
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tfmeta.about import About
-from tfmeta.files import json_text, replacing
+from tfmeta.archives import check_archive
+from tfmeta.files import json_text, replacing, sha256_of, write_text
 from tfmeta.version import __version__
 from tfmeta.versions import locked, new_folders
 
@@ -34,8 +41,10 @@ PRESET = "preset.json"
 LEARNER = "learner.keras"
 SERVABLE = "servable"
 
-# The layout of a preset's folder. A later version of tfmeta may write a larger number.
-FORMAT = 1
+# The layout of a preset's folder. A later version of tfmeta may write a larger number. Those of the
+# format 1 have a digest of the learner alone.
+FORMAT = 2
+MOST_BYTES = {PRESET: 1_000_000, LEARNER: 2 << 30}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,11 +54,13 @@ class Preset(About):
     Attributes:
         sha256: str. Digest of `learner.keras`, in hexadecimal.
         tfmeta: str. The version of tfmeta that wrote the preset.
+        files: dict. Digests of the other files, by their paths in the folder. Defaults to none.
         format: int. The layout of the folder. Defaults to the current one.
     """
 
     sha256: str
     tfmeta: str
+    files: dict[str, str] = dataclasses.field(default_factory=dict)
     format: int = FORMAT
 
 
@@ -74,13 +85,15 @@ def save(
         recipe: dict or None. The recipe that the learner was trained by. Defaults to None.
 
     Raises:
-        ValueError: If the folder holds a preset already, or the learner is not built.
+        ValueError: If the folder holds a preset already, or the learner is not built or has
+            weights that are not finite.
     """
     import keras
 
     folder = Path(folder).expanduser()
     if not learner.built:
         raise ValueError("The learner has no weights yet: train it, or call it once, to save it.")
+    _check_finite(learner, "The learner")
     with new_folders(folder, keep_file=False), locked(folder, keep_file=False):
         if (folder / PRESET).exists():
             raise ValueError(
@@ -98,14 +111,13 @@ def save(
                 keras.models.load_model(weights, compile=False).save(weights)
             shape = learner.example_shape
             preset = Preset(
-                sha256=_sha256(weights.read_bytes()),
+                sha256=sha256_of(weights),
                 example_shape=None if shape is None else list(shape),
                 image_format=image_format,
                 recipe=recipe,
                 tfmeta=__version__,
             )
-            text = json_text(dataclasses.asdict(preset))
-            description.write_text(text, encoding="utf-8")
+            description.write_text(signed(dataclasses.asdict(preset)), encoding="utf-8")
 
 
 @contextlib.contextmanager
@@ -118,6 +130,33 @@ def _removed_on_failure(path: Path) -> Iterator[None]:
         if not existed:
             path.unlink(missing_ok=True)
         raise
+
+
+def record_files(folder: Path) -> None:
+    """Writes the digests of a preset's other files into its `preset.json`, after they were added.
+
+    Args:
+        folder: Path. The preset's folder.
+
+    Raises:
+        ValueError: If `preset.json` is broken.
+    """
+    content = {**read_values(folder), "format": FORMAT, "files": {}}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name not in (PRESET, LEARNER) and not path.name.startswith("."):
+            content["files"][name] = sha256_of(path)
+    write_text(folder / PRESET, signed(content))
+
+
+def signed(content: Mapping[str, Any]) -> str:
+    """Returns the text of a `preset.json`, with a digest of all that it says.
+
+    Args:
+        content: mapping. The content without the digest.
+    """
+    digest = hashlib.sha256(json_text(content).encode()).hexdigest()
+    return json_text({**content, "digest": digest})
 
 
 # === Reading ===
@@ -161,9 +200,14 @@ def read_values(folder: Path) -> dict[str, Any]:
         OSError: If the file cannot be read.
     """
     file = folder / PRESET
+    if file.stat().st_size > MOST_BYTES[PRESET]:
+        raise ValueError(
+            f"{file} is no {PRESET} of tfmeta: it has over {MOST_BYTES[PRESET]} bytes."
+        )
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        text = file.read_text(encoding="utf-8")
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{file} is broken, or no {PRESET} of tfmeta: {error}.") from error
     # isinstance would accept True as an integer.
     if (
@@ -177,9 +221,19 @@ def read_values(folder: Path) -> dict[str, Any]:
             f"{file} has format {content['format']}, from tfmeta {content.get('tfmeta')}; this is "
             f"tfmeta {__version__}, which reads up to {FORMAT}: upgrade it."
         )
+    if content["format"] > 1 and text != signed({k: content[k] for k in content if k != "digest"}):
+        raise ValueError(
+            f"{file} was altered: it has another content than its own digest says. Copy or "
+            "download the folder again."
+        )
+    content.pop("digest", None)
+    if content["format"] == 1:
+        content.setdefault("files", {})
     expected = {field.name for field in dataclasses.fields(Preset)}
     if content.keys() != expected:
         raise ValueError(f"{file} must have the keys {sorted(expected)}; got {sorted(content)}.")
+    if not (isinstance(content["files"], dict) and all(map(_is_inside, content["files"]))):
+        raise ValueError(f"{file}: files must have the digests of files in its folder.")
     shape = content["example_shape"]
     if shape is not None and not (
         isinstance(shape, list) and all(type(n) is int and n > 0 for n in shape)
@@ -190,62 +244,102 @@ def read_values(folder: Path) -> dict[str, Any]:
     return content
 
 
-def load(folder: Path) -> keras.Model:
+def _is_inside(name: str) -> bool:
+    """Returns whether a name is that of a file in the preset's folder."""
+    path = PurePosixPath(name)
+    return not (path.is_absolute() or ".." in path.parts or re.search(r"[\\:\0]", name))
+
+
+def load(folder: Path, name: str | None = None) -> keras.Model:
     """Loads the model of a preset's folder, in Keras's safe mode.
 
     Args:
         folder: Path. The preset's folder.
+        name: str. What the user calls it, such as an address, for errors. Defaults to None, the
+            folder.
 
     Returns:
         keras.Model. The model, not compiled. The caller checks that it is a learner.
 
     Raises:
-        ValueError: If `learner.keras` is missing, truncated or altered, or Keras does not load it.
+        ValueError: If a file is missing, truncated or altered, Keras does not load the learner, or
+            a weight is not finite.
         OSError: If a file cannot be read.
     """
+    with naming(folder, name or str(folder)):
+        return _load(folder)
+
+
+@contextlib.contextmanager
+def naming(folder: Path, name: str) -> Iterator[None]:
+    """Writes what the user calls a folder into errors that name the folder.
+
+    Args:
+        folder: Path. The folder, for example one in the cache.
+        name: str. What the user calls it, for example the address that it was downloaded from.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(folder), name)) from error
+
+
+def _load(folder: Path) -> keras.Model:
     import keras
 
     file = folder / LEARNER
-    content = checked_bytes(folder)
     # Keras loads only from a path. Only this user can open the temporary folder, so nobody can
     # change the file after the check.
     with tempfile.TemporaryDirectory() as private:
-        copy = Path(private) / LEARNER
-        copy.write_bytes(content)
+        copied = Path(private) / LEARNER
+        check(folder, copied)
         try:
-            return keras.models.load_model(copy, compile=False, safe_mode=True)
+            check_archive(copied)
+            model = keras.models.load_model(copied, compile=False, safe_mode=True)
         except Exception as error:
             # Keras raises many types of errors for files that are no models, or no safe ones.
-            text = " ".join(str(error).split()).replace(str(copy), str(file))
+            text = " ".join(str(error).split()).replace(str(copied), str(file))
             raise ValueError(f"{file} does not load: {text}") from error
+    _check_finite(model, str(file))
+    return model
 
 
-def checked_bytes(folder: Path) -> bytes:
-    """Reads `learner.keras`, and checks it against the digest in `preset.json`.
+def check(folder: Path, copy: Path | None = None, part: str | None = None) -> None:
+    """Checks the files of a preset against the digests in `preset.json`.
 
     Args:
-        folder: Path. The preset's folder.
-
-    Returns:
-        bytes. The content of `learner.keras`.
+        folder: Path. The preset's folder. A download has no more than the learner.
+        copy: Path. A file to which to copy the learner, as it was checked. Defaults to None.
+        part: str. The file or folder to check alone. Defaults to None, all.
 
     Raises:
-        ValueError: If `learner.keras` is missing, truncated or altered, or `preset.json` is broken.
+        ValueError: If `learner.keras` is missing, a file is truncated or altered, or `preset.json`
+            is broken.
         OSError: If a file cannot be read.
     """
-    expected = read(folder).sha256
-    file = folder / LEARNER
-    if not file.is_file():
+    preset = read(folder)
+    if part is None and not (folder / LEARNER).is_file():
         raise ValueError(f"{folder} lacks its {LEARNER}: copy or download it again.")
-    content = file.read_bytes()
-    digest = _sha256(content)
-    if digest != expected:
-        raise ValueError(
-            f"{file} was truncated or altered: its SHA-256 digest is {digest}, but {PRESET} says "
-            f"{expected}. Copy or download the folder again."
-        )
-    return content
+    for name, expected in {LEARNER: preset.sha256, **preset.files}.items():
+        file = folder / name
+        if not file.is_file() or (part and part not in (name, name.partition("/")[0])):
+            continue
+        if (digest := sha256_of(file, copy if name == LEARNER else None)) != expected:
+            raise ValueError(
+                f"{file} was truncated or altered: its SHA-256 digest is {digest}, but {PRESET} "
+                f"says {expected}. Copy or download the folder again."
+            )
 
 
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+def _check_finite(model: keras.Model, name: str) -> None:
+    import numpy as np
+
+    for weight in model.weights:
+        value = np.asarray(weight)
+        if value.dtype.kind in "fV" and not np.isfinite(value.astype("float32")).all():
+            raise ValueError(f"{name} has weights that are not finite, in {weight.path}.")
+
+
+if __name__ == "__main__":
+    for argument in sys.argv[1:]:
+        record_files(Path(argument))

@@ -1,45 +1,30 @@
-"""A folder with a learned task: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it.
-
-A task folder has two files:
-
-    model.keras    the adapted model, as Keras saves it
-    task.json      the names of the classes, how examples are prepared, and the model's digest
-
-To replace a task, `task.json` is written first, with the facts of both tasks, and then the model:
-the model's digest tells which facts are its own. So a reader has the old task or the new one, even
-if the writer is killed.
-"""
+"""A folder with a learned task: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from tfmeta import data
+from tfmeta import task_files
 from tfmeta.data import ImageFormat
-from tfmeta.data.inputs import image_files, read_csv, read_images
-from tfmeta.files import replacing, sha256_of, sweep, write_json
+from tfmeta.data.decoding import printable
+from tfmeta.data.image_folders import find_classes, image_files
+from tfmeta.data.image_reader import read_file
+from tfmeta.data.tables import read_labelled, read_numbers, read_table
 from tfmeta.learners import MetaLearner
-from tfmeta.versions import locked
+from tfmeta.learners.adapted_model import AdaptedModel
+from tfmeta.networks import normalises_together
+from tfmeta.task_files import TASK
 
-MODEL, TASK = "model.keras", "task.json"
-# Keys of `task.json` that are no attributes of a task: the digest of its model, and the facts of
-# the task before, of which the model may still be there.
-DIGEST, BEFORE = "model_sha256", "before"
-
-# How often to look again if a task is replaced while it is read.
-ATTEMPTS = 5
-
-# Images per update of the progress bar.
-CHUNK = 32
+# Examples that are predicted at once, unless all are normalised together.
+CHUNK = 128
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,20 +73,11 @@ class Task:
         Args:
             folder: str or path. The folder to write.
         """
-        folder = Path(folder)
         about = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del about["model"]
         if self.image_format is not None:
             about["image_format"] = dataclasses.asdict(self.image_format)
-        with locked(folder, keep_file=False):
-            sweep(folder, (MODEL, TASK))
-            before = _facts_of_model(folder)
-            with replacing(folder / MODEL) as model:
-                self.model.save(model)
-                about[DIGEST] = sha256_of(model)
-                write_json(folder / TASK, about if before is None else {**about, BEFORE: before})
-            if before is not None:
-                write_json(folder / TASK, about)
+        task_files.write(Path(folder), self.model, about, _checked)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Task:
@@ -119,36 +95,22 @@ class Task:
         folder = Path(folder)
         if not is_task(folder):
             raise ValueError(f"{folder} is no task folder: make one with `tfmeta adapt`.")
-        for _ in range(ATTEMPTS):
-            try:
-                content = json.loads((folder / TASK).read_text(encoding="utf-8"))
-                _checked(content)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{folder / TASK} is broken, or no task of tfmeta: {error}"
-                ) from error
-            if not (folder / MODEL).is_file():
-                raise ValueError(f"{folder} lacks its {MODEL}: adapt again.")
-            digest = sha256_of(folder / MODEL)
-            facts = _facts_of(content, digest)
-            if facts is not None:
-                model = keras.models.load_model(folder / MODEL)
-                if sha256_of(folder / MODEL) == digest:
-                    return cls(model=model, **_checked(facts))
-        raise ValueError(
-            f"{folder / MODEL} was truncated or altered, or is of another task: its digest is not "
-            f"that in {TASK}. Adapt again."
-        )
+        model, about = task_files.read(folder, _checked)
+        return cls(model=model, **about)
 
     # === Predictions ===
+
+    @property
+    def is_transductive(self) -> bool:
+        """Whether a prediction depends on the other examples that are predicted with it."""
+        learner = self.model.learner if isinstance(self.model, AdaptedModel) else self.model
+        mode: Any = getattr(learner, "batch_norm", None)
+        return normalises_together(mode, learner)
 
     def predict(
         self, files: Sequence[str | os.PathLike[str]], verbose: bool = False
     ) -> tuple[list[str], np.ndarray]:
         """Predicts the examples in files.
-
-        All of them are predicted in one batch, because a transductive model normalises the queries
-        of a batch together.
 
         Args:
             files: Sequence of str or path. CSV files of numbers without a header, one example per
@@ -162,8 +124,33 @@ class Task:
         Raises:
             ValueError: If a file is missing or broken, or its examples do not fit the model.
         """
-        names, x = self._read([Path(file) for file in files], verbose)
-        return names, self.outputs(x)
+        names, outputs = zip(*self.predict_in_parts(files, verbose), strict=True)
+        return [name for part in names for name in part], np.concatenate(outputs)
+
+    def predict_in_parts(
+        self, files: Sequence[str | os.PathLike[str]], verbose: bool = False
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Predicts the examples in files, some at a time, so that memory does not grow with them.
+
+        The exception is a transductive model, which normalises all examples of a call together:
+        all of them are one part.
+
+        Args:
+            files: As in `predict`.
+            verbose: As in `predict`.
+
+        Yields:
+            The names and outputs of some examples, as `predict` returns them.
+
+        Raises:
+            ValueError: As in `predict`; for a file in a later part, when that part is read.
+        """
+        parts = self._read([Path(file) for file in files], verbose)
+        if self.is_transductive:
+            all_names, all_x = zip(*parts, strict=True)
+            parts = [([name for part in all_names for name in part], np.concatenate(all_x))]
+        for names, x in parts:
+            yield names, self.outputs(x)
 
     def outputs(self, x: np.ndarray) -> np.ndarray:
         """Predicts examples.
@@ -184,21 +171,27 @@ class Task:
             return np.asarray(keras.ops.softmax(outputs))
         return outputs
 
-    def _read(self, paths: list[Path], verbose: bool) -> tuple[list[str], np.ndarray]:
+    def _read(self, paths: list[Path], verbose: bool) -> Iterable[tuple[list[str], np.ndarray]]:
+        """Returns the names and examples of files, in parts."""
         if not paths:
             raise ValueError("Which examples? Give images, folders of images, or CSV files.")
         if all(path.suffix.lower() == ".csv" for path in paths):
-            tables = [_examples(read_csv(path), self.example_shape, path) for path in paths]
-            names = [
-                f"{path}:{line + 1}"
-                for path, table in zip(paths, tables, strict=True)
-                for line in range(len(table))
-            ]
-            return names, np.concatenate(tables)
+            for path in paths:
+                if not path.is_file():
+                    raise ValueError(f"No such file or folder: {printable(str(path))}.")
+            return self._read_tables(paths)
         if self.image_format is None:
             raise ValueError("This task's learner was not trained on image files: give a CSV file.")
         files = [file for path in paths for file in image_files(path)]
-        return [str(file) for file in files], _images(files, self.image_format, verbose)
+        return _read_images(files, self.image_format, verbose)
+
+    def _read_tables(self, paths: list[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
+        for path in paths:
+            for lines, table in read_numbers(path):
+                x = _examples(table, self.example_shape, self.image_format, path)
+                for start in range(0, len(x), CHUNK):
+                    part = slice(start, start + CHUNK)
+                    yield [f"{path}:{line}" for line in lines[part]], x[part]
 
 
 def is_task(folder: str | os.PathLike[str]) -> bool:
@@ -247,18 +240,18 @@ def learn(
                 f"{source or 'The learner'} was not trained on image files: give a CSV file as "
                 "the support set, or save the preset with image_format=."
             )
-        class_names = list(data.load(path).class_names)
-        files = [image_files(path / name) for name in class_names]
-        x = _images([file for images in files for file in images], image_format, verbose)
-        y: np.ndarray = np.repeat(np.arange(len(files)), [len(images) for images in files])
+        classes, skipped = find_classes(path)
+        skipped.warn()
+        class_names = list(classes)
+        files = [file for images in classes.values() for file in images]
+        x = np.concatenate([part for _, part in _read_images(files, image_format, verbose)])
+        y: np.ndarray = np.repeat(np.arange(len(classes)), [len(f) for f in classes.values()])
+    elif learner.output_kind == "values":
+        table = read_table(path)
+        x, y = _examples(table[:, :-1], shape, image_format, path), table[:, -1:]
     else:
-        table = read_csv(path)
-        x, y = _examples(table[:, :-1], shape, path), table[:, -1]
-        if learner.output_kind == "values":
-            y = y[:, None]
-        else:
-            labels, y = np.unique(y, return_inverse=True)
-            class_names = [f"{label:.8g}" for label in labels]
+        table, y, class_names = read_labelled(path)
+        x = _examples(table, shape, image_format, path)
     model = learner.adapt(x, y, class_names)
     return Task(
         model,
@@ -267,30 +260,9 @@ def learn(
         shape,
         image_format,
         source=source,
-        support=str(support),
+        support=printable(str(support)),
         n_examples=len(x),
     )
-
-
-def _facts_of(content: dict[str, Any], digest: str) -> dict[str, Any] | None:
-    """Returns what a `task.json` tells of the model with this digest; None if it tells nothing."""
-    if content.get(DIGEST, digest) == digest:  # tfmeta 0.1 wrote no digest.
-        return content
-    before = content.get(BEFORE)
-    return None if before is None else _facts_of(before, digest)
-
-
-def _facts_of_model(folder: Path) -> dict[str, Any] | None:
-    """Returns what the `task.json` of a folder tells of the model there; None if it is no task."""
-    try:
-        content = json.loads((folder / TASK).read_text(encoding="utf-8"))
-        _checked(content)
-        facts = _facts_of(content, digest := sha256_of(folder / MODEL))
-    except (OSError, ValueError, TypeError):
-        return None  # It was no task, or a broken one, and is replaced.
-    if facts is None:
-        return None
-    return {**{key: value for key, value in facts.items() if key != BEFORE}, DIGEST: digest}
 
 
 def _checked(content: Any) -> dict[str, Any]:
@@ -307,8 +279,15 @@ def _checked(content: Any) -> dict[str, Any]:
     return about
 
 
-def _examples(table: np.ndarray, shape: tuple[int, ...] | None, path: Path) -> np.ndarray:
+def _examples(
+    table: np.ndarray, shape: tuple[int, ...] | None, image_format: ImageFormat | None, path: Path
+) -> np.ndarray:
     """Returns the examples `[N, *shape]` of a table `[N, columns]`."""
+    if image_format is not None and (table.min() < 0 or table.max() > 1):
+        raise ValueError(
+            f"{path}: the learner was trained on images, whose values are from 0 to 1, but this "
+            f"file has values from {table.min():.6g} to {table.max():.6g}: divide pixels by 255."
+        )
     if shape is None:
         return table
     if table.shape[1] != np.prod(shape):
@@ -319,12 +298,17 @@ def _examples(table: np.ndarray, shape: tuple[int, ...] | None, path: Path) -> n
     return table.reshape(-1, *shape)
 
 
-def _images(files: Sequence[Path], image_format: ImageFormat, verbose: bool) -> np.ndarray:
-    """Reads images `[N, height, width, channels]`, a chunk at a time for the progress bar."""
+def _read_images(
+    files: Sequence[Path], image_format: ImageFormat, verbose: bool
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Reads images a part at a time: their names, and float32 `[N, height, width, channels]`."""
     from rich.console import Console
     from rich.progress import track
 
-    chunks = [files[start : start + CHUNK] for start in range(0, len(files), CHUNK)]
+    starts = range(0, len(files), CHUNK)
     console = Console(file=sys.stderr)
-    bar = track(chunks, "Reading images", console=console, transient=True, disable=not verbose)
-    return np.concatenate([read_images(chunk, image_format) for chunk in bar])
+    bar = track(starts, "Reading images", console=console, transient=True, disable=not verbose)
+    for start in bar:
+        part = files[start : start + CHUNK]
+        pixels = np.stack([read_file(file, image_format) for file in part])
+        yield [str(file) for file in part], pixels.astype(np.float32) / 255

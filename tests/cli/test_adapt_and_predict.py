@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import keras
@@ -186,9 +187,9 @@ def test_predictions_are_the_same_in_every_format(succeeds, image_task, halves):
 
 def test_scores_are_called_scores_and_what_is_not_finite_is_null(capsys):
     outputs = np.array([[0.25, 0.75, np.nan]])
-    write(["a,b.png"], outputs, ["x", "y", "z"], "scores", "csv", 1)
+    write([(["a,b.png"], outputs)], ["x", "y", "z"], "scores", "csv", 1)
     assert capsys.readouterr().out == 'file,class,score\n"a,b.png",y,0.7500\n'
-    write(["a"], outputs, ["x", "y", "z"], "scores", "json", 3)
+    write([(["a"], outputs)], ["x", "y", "z"], "scores", "json", 3)
     (record,) = json.loads(capsys.readouterr().out)
     assert [c["class"] for c in record["classes"]] == ["y", "x", "z"]
     assert [c["score"] for c in record["classes"]] == [0.75, 0.25, None]
@@ -215,6 +216,34 @@ def test_the_accuracy_on_named_sub_folders_is_told(tfmeta, image_task, halves, d
     assert f": {8 - right} of the 8 files" in err
     _, _, err = tfmeta("predict", image_task, halves / "upper")
     assert err == ""
+
+
+def test_each_prediction_is_one_line_whatever_the_file_is_called(capsys):
+    parts = [(["a\nb\t.png", os.fsdecode(b"caf\xe9.png")], np.array([[0.1, 0.9], [0.8, 0.2]]))]
+    write(parts, ["x", "y\nz"], "logits", "tsv", 1)
+    out = "a\\nb\\t.png\ty\\nz\t0.9000\ncaf\\xe9.png\tx\t0.8000\n"
+    assert capsys.readouterr().out == out
+    write(parts, ["x", "y\nz"], "logits", "csv", 1)
+    rows = list(csv.reader(io.StringIO(capsys.readouterr().out)))
+    assert rows[1:] == [["a\nb\t.png", "y\nz", "0.9000"], ["caf\\xe9.png", "x", "0.8000"]]
+
+
+@pytest.mark.parametrize("form", ["tsv", "csv", "json"])
+def test_parts_are_printed_as_a_whole_would_be(capsys, form):
+    outputs = np.random.default_rng(0).random((5, 3))
+    names = [f"{i}.png" for i in range(5)]
+    write([(names, outputs)], ["a", "b", "c"], "logits", form, 2)
+    whole = capsys.readouterr().out
+    write(
+        [(names[i : i + 2], outputs[i : i + 2]) for i in (0, 2, 4)],
+        ["a", "b", "c"],
+        "logits",
+        form,
+        2,
+    )
+    assert capsys.readouterr().out == whole
+    if form == "json":
+        assert whole == json.dumps(json.loads(whole), indent=2) + "\n"
 
 
 # === What goes wrong ===

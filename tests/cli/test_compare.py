@@ -30,14 +30,22 @@ def test_runs_and_presets_are_compared(succeeds, digits, tmp_path):
     high = with_result(digits, tmp_path / "high", 0.6, seed=("seed: 0", "seed: 1"))
     other = with_result(digits, tmp_path / "other", 0.7, name=("name: digits\nd", "name: more\nd"))
     rows = rows_of(succeeds("compare", low, high, other, "maml_sinusoid"))
-    assert [(row["recipe"], row["runs"]) for row in rows] == [
-        *[("digits", "2"), ("more", "1"), ("maml_sinusoid", "1")],
+    assert [(row["recipe"], row["seed"]) for row in rows] == [
+        *[("digits", "0"), ("digits", "1"), ("digits", "mean of 2"), ("more", "0")],
+        ("maml_sinusoid", "0"),
     ]
-    assert rows[0]["2-way 2-shot"] == "55.00 ± 5.00 %"
-    assert rows[1]["2-way 2-shot"] == "70.00 ± 1.00 %"
-    assert rows[2]["2-way 2-shot"] == "–"
-    assert rows[2]["10-shot"].startswith("MSE 0.")
-    assert rows[2]["5-shot"].startswith("MSE 0.")
+    assert [row["2-way 2-shot"] for row in rows] == [
+        *["50.00 ± 1.00 %", "60.00 ± 1.00 %", "55.00 ± 5.00 %", "70.00 ± 1.00 %", "–"],
+    ]
+    assert rows[-1]["10-shot"].startswith("MSE 0.")
+    assert rows[-1]["5-shot"].startswith("MSE 0.")
+
+
+def test_runs_whose_data_went_are_compared(succeeds, digits, tmp_path):
+    gone = ("name: digits\nepisodes", "name: ./gone\nepisodes")
+    run = with_result(digits, tmp_path / "run", 0.5, data=gone)
+    (row,) = rows_of(succeeds("compare", run))
+    assert row["2-way 2-shot"] == "50.00 ± 1.00 %"
 
 
 def test_recipes_of_one_name_are_told_apart(succeeds, digits, tmp_path):

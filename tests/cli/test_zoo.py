@@ -128,6 +128,32 @@ def test_a_run_is_described(succeeds, waves, pictures):
     out = succeeds("info", pictures)
     assert "height 8" in out
     assert "inner_learning_rate 0.5" in out
+    classes = json.loads((pictures / "run.json").read_text())["classes"]
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    for split, names in classes.items():
+        assert f"{split} classes {len(names)}: {', '.join(names)}" in lines
+    assert sum(map(len, classes.values())) == 10
+
+
+def test_a_run_of_many_classes_shows_the_first(succeeds, pictures, tmp_path):
+    shutil.copytree(pictures, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    content["classes"]["train"] = [f"c{k}" for k in range(1000)]
+    file.write_text(json.dumps(content))
+    out = succeeds("info", tmp_path / "run")
+    assert "1000: c0, c1," in out
+    assert "c39 … (all in run.json)" in out
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "{}", "3"])
+@pytest.mark.parametrize("name", ["run.json", "evaluation.json", "recipe.yaml"])
+def test_a_broken_file_of_a_run_is_named(fails, waves, tmp_path, name, content):
+    shutil.copytree(waves, tmp_path / "run")
+    (tmp_path / "run" / name).write_text(content)
+    fails(["info", tmp_path / "run"], str(tmp_path / "run"))
+    if name != "run.json":
+        fails(["compare", tmp_path / "run"], str(tmp_path / "run"))
 
 
 def test_a_broken_preset_is_told(fails, tmp_path):

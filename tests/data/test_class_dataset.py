@@ -394,8 +394,10 @@ def test_labels_are_positions_of_class_names() -> None:
         (np.zeros(4), np.zeros(4, int), r"x \[N, \*x\].*got .*\(4,\) and \(4,\)"),
         (np.zeros((4, 2)), np.zeros((4, 1), int), r"y \[N\]; got .*\(4, 2\) and \(4, 1\)"),
         (np.zeros((0, 2)), np.zeros(0, int), r"got .*\(0, 2\) and \(0,\)"),
-        (np.zeros((4, 2)), np.zeros(4), r"labels y must be integers; got float64"),
-        (np.zeros((4, 2)), list("abab"), r"labels y must be integers; got <U1"),
+        (np.zeros((4, 2)), np.zeros(4), r"labels y must be integers, or text; got float64"),
+        (np.zeros((4, 2)), [None, "a", "b", "b"], r"labels y must be integers, or text; got obj"),
+        (np.zeros((4, 2), np.uint16), np.zeros(4, int), r"x are uint16.*divide .*\(65535"),
+        (([[1, 2]], [[3]]), [0, 1], r"\(x, y\) must be .*; x is no array"),
         (np.full((4, 2), "a"), np.zeros(4, int), r"examples x must be numbers; got <U1"),
         (np.full((4, 2), np.nan), np.zeros(4, int), r"must be finite; some are NaN, infinite"),
         (np.full((4, 2), np.inf), np.zeros(4, int), r"must be finite; some are NaN, infinite"),
@@ -409,6 +411,24 @@ def test_labels_are_positions_of_class_names() -> None:
 def test_bad_arrays_are_told(x: Any, y: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ClassDataset.from_arrays(x, y)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["dog", "cat", "dog", "cat"],
+        np.array(["dog", "cat", "dog", "cat"], object),
+        np.array([255, 0, 255, 0], np.uint8),
+        np.array([32767, -32768, 32767, -32768], np.int16),
+        np.array([2**64 - 1, 7, 2**64 - 1, 7], np.uint64),
+        [4915112345679, 4915112345678, 4915112345679, 4915112345678],
+    ],
+)
+def test_labels_of_any_type_keep_their_values(labels: Any) -> None:
+    data = ClassDataset.from_arrays(np.arange(4.0)[:, None], labels)
+    first, second = sorted(set(np.asarray(labels).tolist()))
+    assert data.class_names == [str(first), str(second)]
+    assert [rows.tolist() for rows in data.rows] == [[1, 3], [0, 2]]
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1, 2]])

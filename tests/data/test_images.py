@@ -9,6 +9,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tfmeta.data import ImageFormat
+from tfmeta.data.decoding import UnreadableImageError
 
 RNG = np.random.RandomState(0)
 NOISE = RNG.randint(0, 256, (40, 50, 3)).astype(np.uint8)
@@ -78,30 +79,37 @@ def test_the_first_frame_of_an_animation_is_taken(channels: int) -> None:
     assert np.abs(ours - 200).max() <= 1
 
 
-@pytest.mark.parametrize("kind", ["PNG", "GIF"])
-def test_decoding_works_in_a_graph(kind: str) -> None:
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP"])
+def test_decoding_works_in_a_graph(kind: str, orientation: int) -> None:
     image_format = ImageFormat(7, 6, 1)
-    encoded = encode(Image.fromarray(NOISE), kind)
+    exif = Image.Exif()
+    exif[274] = orientation
+    encoded = encode(Image.fromarray(NOISE), kind, exif=exif)
     data = tf.data.Dataset.from_tensors(encoded).map(image_format.from_bytes)
     assert data.element_spec.shape == image_format.shape == (7, 6, 1)
     np.testing.assert_array_equal(next(iter(data)), image_format.from_bytes(encoded))
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize(
-    ("kind", "keep", "message"),
-    [
-        ("PNG", 2000, "Invalid PNG"),
-        ("JPEG", 1000, "Invalid JPEG"),
-        ("PNG", 0, "Input is empty"),
-        ("PNG", 3, "Unknown image file format"),
-    ],
-)
-def test_damaged_images_are_refused(kind: str, keep: int, message: str, channels: int) -> None:
+@pytest.mark.parametrize("keep", [0, 3, 40, -2000])
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"])
+def test_damaged_images_are_refused(kind: str, keep: int, channels: int) -> None:
     whole = encode(Image.fromarray(NOISE), kind).numpy()
     assert keep < len(whole)
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+    with pytest.raises(UnreadableImageError, match=r"^The image is broken, or not an image"):
         ImageFormat(7, 6, channels).from_bytes(tf.constant(whole[:keep]))
+
+
+def test_plain_pngs_and_jpegs_are_decoded_as_before() -> None:
+    # What was learned from such files stays right: TensorFlow's decoder, bit for bit.
+    for kind, mode in [("PNG", "RGB"), ("PNG", "L"), ("PNG", "P"), ("JPEG", "RGB"), ("JPEG", "L")]:
+        encoded = encode(Image.fromarray(NOISE).convert(mode), kind)
+        for channels in (1, 3):
+            image_format = ImageFormat(20, 24, channels)
+            pixels = tf.io.decode_image(encoded, channels, expand_animations=False)
+            expected = image_format.from_pixels(pixels)
+            np.testing.assert_array_equal(image_format.from_bytes(encoded), expected)
 
 
 @pytest.mark.parametrize("arguments", [(0, 5), (5, -1), (5, 5, 2), (5, 5, 4)])

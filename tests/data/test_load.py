@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import tensorflow_datasets as tfds
 from PIL import Image
 
@@ -22,7 +23,7 @@ from tfmeta.data.names import NAMED
         ("mini_imagenet", ["split", "data_dir"]),
         ("cifar_fs", ["split", "data_dir"]),
         ("cifar100", ["split", "data_dir", "image_size"]),
-        (Path("somewhere"), ["split", "image_format"]),
+        (Path("somewhere"), ["split", "image_format", "on_error"]),
         (([[1], [2]], [0, 1]), ["split", "class_names"]),
         ("sinusoid", "none"),
         ("linear", "none"),
@@ -183,3 +184,24 @@ def test_a_folder_that_is_taken_for_a_data_set_is_told(
     assert "TensorFlow Datasets" in str(error.value)
     make_folder(Path("my_images"))
     assert len(load("my_images", image_format=None)) == 2
+
+
+# === What is no data ===
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.zeros((9, 2)),
+        tf.data.Dataset.range(3),
+        ((np.zeros((4, 2)), np.zeros(4, int)), (np.zeros((2, 2)), np.zeros(2, int))),
+        (np.zeros((4, 2)), np.zeros(4, int), np.zeros(4)),
+        None,
+        7,
+    ],
+    ids=lambda given: type(given).__name__,
+)
+def test_what_is_accepted_is_told(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"\(x, y\)") as error:
+        load(given)
+    assert len(str(error.value)) < 700

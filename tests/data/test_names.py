@@ -78,7 +78,8 @@ package = types.ModuleType("tfmeta")  # Without what tfmeta/__init__.py imports.
 package.__path__ = [sys.argv[1]]
 sys.modules["tfmeta"] = package
 import tfmeta.data
-import tfmeta.data.inputs
+import tfmeta.data.image_folders
+import tfmeta.data.tables
 for name in ("omniglot", "sinusoid", "./images", "images/", "cifar100"):
     tfmeta.data.resolve(name).check_options([])
 tfmeta.data.ImageFormat(5, 5)

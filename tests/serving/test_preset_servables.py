@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
+from tfmeta import preset_files
 from tfmeta.serving import ServableError, check, renew_servable, servable_of
 from tfmeta.versions import versions
 
@@ -22,6 +23,8 @@ def test_a_transductive_preset_is_served_in_the_mode_support(learner, tmp_path):
     version = renew_servable(tmp_path / "preset", learner)
     assert version == servable_of(tmp_path / "preset")
     check(version)  # without allow_transductive
+    files = preset_files.read(tmp_path / "preset").files
+    assert f"servable/{version.name}/saved_model.pb" in files
     x = np.random.default_rng(0).random((1, 4, 3), "float32")
     episode = {"support_x": x, "support_y": np.array([[0, 1, 0, 1]]), "query_x": x}
     expected = learner.with_batch_norm("support")(episode)
@@ -45,3 +48,12 @@ def test_a_renewed_servable_replaces_the_old_one_and_a_failed_one_does_not(learn
 def test_a_preset_without_a_servable_is_told(tmp_path):
     with pytest.raises(ValueError, match="has no servable"):
         servable_of(tmp_path)
+
+
+def test_an_altered_servable_of_a_preset_is_refused(learner, tmp_path):
+    learner.save_to_preset(tmp_path / "preset")
+    version = renew_servable(tmp_path / "preset", learner)
+    file = version / "saved_model.pb"
+    file.write_bytes(file.read_bytes() + b" ")
+    with pytest.raises(ValueError, match=r"saved_model\.pb was truncated or altered"):
+        servable_of(tmp_path / "preset")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,6 +14,10 @@ from tfmeta.cli.options import BatchNormMode, Source
 from tfmeta.cli.predictions import Format, write
 from tfmeta.cli.sources import is_transductive, locate, open_learner
 from tfmeta.cli.startup import start_tensorflow
+from tfmeta.data.decoding import printable
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 def adapt(
@@ -81,18 +85,31 @@ def predict(
     loaded = Task.load(task)
     if top_k > 1 and loaded.class_names is None:
         raise ValueError("--top-k is for classes, but this task's predictions are numbers.")
-    names, outputs = loaded.predict(inputs, verbose=sys.stderr.isatty())
-    write(names, outputs, loaded.class_names, loaded.output_kind, format_, top_k)
-    if loaded.class_names is not None:
-        labels = labels_from_folders(inputs, names, loaded.class_names)
-        known = [i for i, label in enumerate(labels) if label is not None]
-        right = sum(loaded.class_names[outputs[i].argmax()] == labels[i] for i in known)
-        if known:
-            print(
-                f"Accuracy {right / len(known):.4f}: {right} of the {len(known)} files in "
-                "sub-folders named after classes.",
-                file=sys.stderr,
-            )
+    if loaded.is_transductive:
+        warn(
+            "this task was learned with batch_norm=transductive: all examples of this call are "
+            "predicted together, and a prediction depends on the others."
+        )
+    n_known = n_right = 0
+
+    def counted_parts() -> Iterator[tuple[list[str], np.ndarray]]:
+        nonlocal n_known, n_right
+        for names, outputs in loaded.predict_in_parts(inputs, verbose=sys.stderr.isatty()):
+            yield names, outputs
+            if loaded.class_names is None:
+                continue
+            labels = labels_from_folders(inputs, names, loaded.class_names)
+            known = [i for i, label in enumerate(labels) if label is not None]
+            n_known += len(known)
+            n_right += sum(loaded.class_names[outputs[i].argmax()] == labels[i] for i in known)
+
+    write(counted_parts(), loaded.class_names, loaded.output_kind, format_, top_k)
+    if n_known:
+        print(
+            f"Accuracy {n_right / n_known:.4f}: {n_right} of the {n_known} files in sub-folders "
+            "named after classes.",
+            file=sys.stderr,
+        )
 
 
 def labels_from_folders(
@@ -118,8 +135,8 @@ def labels_from_folders(
         for folder in inputs:
             if file.is_relative_to(folder):
                 parts = file.relative_to(folder).parts
-                if len(parts) > 1 and parts[0] in class_names:
-                    return parts[0]
+                if len(parts) > 1 and printable(parts[0]) in class_names:
+                    return printable(parts[0])
         return None
 
     return [label(Path(file)) for file in files]

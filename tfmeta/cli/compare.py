@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from tfmeta.cli.options import RunFolders, preset_names
-from tfmeta.cli.results import in_numbers, read_evaluation, settings_of
-from tfmeta.cli.sources import EVALUATION, locate, recipe_of
+from tfmeta.cli.results import read_evaluation, settings_of, with_unit
+from tfmeta.cli.sources import EVALUATION, locate, recipe_of, recipe_values
 from tfmeta.cli.startup import start_tensorflow
 from tfmeta.cli.tables import print_table
 
@@ -26,34 +26,42 @@ def compare(
 ) -> None:
     """Show results of several runs in one table.
 
-    Runs of one recipe with several seeds share a row, with their mean ± half of their range. Others
-    have their mean ± the 95 % confidence interval.
+    Each run has a row with its mean ± the 95 % confidence interval over episodes. Runs of one
+    recipe that differ in the seed alone stand together, and a further row has their mean ± half of
+    their range.
     """
-    groups: dict[str, list[dict[str, Any]]] = {}
+    groups: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     firsts: dict[str, tuple[str, str]] = {}
     for source in sources:
-        evaluation = read_evaluation(locate(source).folder)
+        found = locate(source)
+        evaluation = read_evaluation(found.folder)
         if evaluation is None:
             raise ValueError(f"{source} has no {EVALUATION}: `tfmeta train` writes it at the end.")
-        recipe = recipe_of(source).to_dict()
-        recipe["training"]["seed"] = None
+        recipe = recipe_values(found)
+        name, seed = recipe["name"], recipe["training"].get("seed", 0)
+        recipe["training"] = {**recipe["training"], "seed": None}
         key = json.dumps(recipe, sort_keys=True)
-        groups.setdefault(key, []).append(evaluation)
-        firsts.setdefault(key, (recipe["name"], source))
+        groups.setdefault(key, []).append((str(seed), evaluation))
+        firsts.setdefault(key, (name, source))
     labels = distinct(list(firsts.values()))
     settings = list(
         dict.fromkeys(
             setting
             for group in groups.values()
-            for evaluation in group
+            for _, evaluation in group
             for setting in settings_of(evaluation)
         )
     )
-    rows = [
-        [label, str(len(group)), *(across_seeds(group, setting) for setting in settings)]
-        for label, group in zip(labels, groups.values(), strict=True)
-    ]
-    print_table(["recipe", "runs", *settings], rows)
+    rows: list[list[str]] = []
+    for label, group in zip(labels, groups.values(), strict=True):
+        for seed, evaluation in group:
+            cells = [across_seeds([evaluation], setting) for setting in settings]
+            rows.append([label, seed, *cells])
+        if len(group) > 1:
+            all_of_them = [evaluation for _, evaluation in group]
+            cells = [across_seeds(all_of_them, setting) for setting in settings]
+            rows.append([label, f"mean of {len(group)}", *cells])
+    print_table(["recipe", "seed", *settings], rows)
 
 
 def distinct(named: Sequence[tuple[str, str]]) -> list[str]:
@@ -89,11 +97,11 @@ def across_seeds(evaluations: Sequence[dict[str, Any]], setting: str) -> str:
         return "–"
     metric = found[0]["metric"]
     if len(found) == 1:
-        return in_numbers(found[0]["mean"], found[0]["ci95"], metric)
+        return with_unit(found[0]["mean"], found[0]["ci95"], metric)
     means = [result["mean"] for result in found]
     if None in means:
         return "not finite"
-    return in_numbers(sum(means) / len(means), (max(means) - min(means)) / 2, metric)
+    return with_unit(sum(means) / len(means), (max(means) - min(means)) / 2, metric)
 
 
 def plot(

@@ -57,14 +57,15 @@ def evaluate(
 
     learner, about = open_learner(found)
     trained_on = None if about.recipe is None else about.recipe["data"]
-    if split == "all":
-        if resolve(chosen.data.name).kind != "folder":
-            raise ValueError(
-                f"--split all is for a folder of images, but the data of {chosen.name} are "
-                f"{chosen.data.name!r}: give --split test."
-            )
-        if trained_on is not None and trained_on["name"] == chosen.data.name:
-            warn("--split all includes the classes that the learner was trained on.")
+    data = chosen.data.given()
+    if split == "all" and ("name" not in data or resolve(data["name"]).kind != "folder"):
+        raise ValueError(
+            f"--split all is for a folder of images, but the data of {chosen.name} are "
+            f"{chosen.data.name!r}: give --split test."
+        )
+    of_all = split == "all" or data.get("split") == "all"
+    if of_all and trained_on is not None and trained_on.get("name") == data["name"]:
+        warn("The test includes the classes that the learner was trained on.")
     tests = settings(chosen, split, data_dir, seed)
     example_shape = list(tests[0].source.example_shape)
     if about.example_shape not in (None, example_shape):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tfmeta.cli.results import in_numbers, in_words, name_of, read_evaluation
-from tfmeta.cli.sources import RUN_DETAILS, RUN_RECIPE, Source
+from tfmeta.archives import read_config
+from tfmeta.cli.results import name_of, read_evaluation, with_unit
+from tfmeta.cli.sources import RUN_DETAILS, Source, read_json, recipe_values
+from tfmeta.report.texts import in_words
+
+# The most names of classes that are shown of a split.
+MOST_NAMES = 40
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,10 @@ class Facts:
             ValueError: If a file is broken.
         """
         about = _about(source)
-        # The file is a ZIP archive, as Keras documents it.
         try:
-            with zipfile.ZipFile(source.learner_file) as archive:
-                content = json.loads(archive.read("config.json"))
-            config = content["config"]
-            learner = content["class_name"]
-        except (zipfile.BadZipFile, KeyError, ValueError) as error:
+            content = read_config(source.learner_file)
+            config, learner = content["config"], content["class_name"]
+        except (KeyError, ValueError) as error:
             raise ValueError(f"{source.learner_file} is broken, or no learner: {error}") from error
         recipe = about["recipe"]
         folder = source.folder.absolute().name
@@ -90,11 +90,22 @@ class Facts:
         return in_words(recipe["episodes"].get("n_way", "–"))
 
     @property
+    def classes(self) -> dict[str, str]:
+        """The names of a run's classes by split; empty for regression, and where not recorded."""
+        splits = self.about.get("classes") or {"test": self.about.get("test_classes")}
+        return {
+            split: f"{len(names)}: {', '.join(names[:MOST_NAMES])}"
+            + (f" … (all in {RUN_DETAILS})" if len(names) > MOST_NAMES else "")
+            for split, names in splits.items()
+            if names is not None
+        }
+
+    @property
     def result(self) -> str:
         """The result in the recipe's own setting."""
         if self.evaluation is None:
             return "–"
-        numbers = in_numbers(
+        numbers = with_unit(
             self.evaluation["mean"], self.evaluation["ci95"], self.evaluation["metric"]
         )
         return f"{numbers} ({name_of(self.evaluation)})"
@@ -116,11 +127,13 @@ class Facts:
 
 def _about(source: Source) -> dict[str, Any]:
     if source.is_run:
-        details = json.loads((source.folder / RUN_DETAILS).read_text(encoding="utf-8"))
-        from tfmeta.recipes.yaml_files import read_yaml
-
-        recipe = read_yaml(source.folder / RUN_RECIPE)
-        return {**details, "recipe": recipe, "tfmeta": details["versions"]["tfmeta"]}
+        details = read_json(source.folder / RUN_DETAILS)
+        if missing := {"example_shape", "image_format", "versions"} - details.keys():
+            raise ValueError(
+                f"{source.folder / RUN_DETAILS} is broken: it lacks {sorted(missing)}."
+            )
+        recipe = recipe_values(source)
+        return {**details, "recipe": recipe, "tfmeta": details["versions"].get("tfmeta")}
     from tfmeta.preset_files import read_values
 
     return read_values(source.folder)

@@ -7,7 +7,7 @@ from typing import Any
 
 from tfmeta.cli.facts import Facts
 from tfmeta.cli.options import Source
-from tfmeta.cli.results import in_numbers, settings_of
+from tfmeta.cli.results import settings_of, with_unit
 from tfmeta.cli.sources import list_presets as names_of_presets
 from tfmeta.cli.sources import locate
 from tfmeta.cli.tables import print_table
@@ -45,6 +45,7 @@ def info(source: Source) -> None:
         "example": facts.examples,
         "image format": in_a_line(about["image_format"]),
         "data": in_a_line(recipe.get("data")),
+        **{f"{split} classes": names for split, names in facts.classes.items()},
         "episodes": in_a_line(recipe.get("episodes")),
         "training": in_a_line(recipe.get("training")),
         "protocol": recipe.get("protocol"),
@@ -59,7 +60,7 @@ def info(source: Source) -> None:
             print(f"{name:<{width}}  {value}")
     results = {} if facts.evaluation is None else settings_of(facts.evaluation)
     for i, (setting, result) in enumerate(results.items()):
-        numbers = in_numbers(result["mean"], result["ci95"], result["metric"])
+        numbers = with_unit(result["mean"], result["ci95"], result["metric"])
         print(f"{'test' if i == 0 else '':<{width}}  {numbers} ({setting})")
 
 

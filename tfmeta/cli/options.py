@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-# `tfmeta.networks.BatchNorm`, which cannot be imported without TensorFlow.
-BatchNorm = Literal["transductive", "support", "running"]
+from tfmeta.modes import BatchNorm
 
 
 def preset_names(incomplete: str) -> list[str]:

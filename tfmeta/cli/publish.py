@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-from tfmeta.cli.options import BatchNorm
 from tfmeta.cli.sources import EVALUATION, is_transductive
 from tfmeta.cli.startup import start_tensorflow
+from tfmeta.modes import BatchNorm
 
 
 def publish(
@@ -56,6 +56,7 @@ def publish(
         shutil.copytree(version, preset / preset_files.SERVABLE / version.name)
         if (run / EVALUATION).is_file():
             shutil.copy(run / EVALUATION, preset)
+        preset_files.record_files(preset)
         sync_tree(preset)
         if target.exists():
             target.rmdir()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tfmeta.cli.sources import EVALUATION
+from tfmeta.cli.sources import EVALUATION, read_json
+from tfmeta.report.texts import in_numbers, ways_and_shots
 
 if TYPE_CHECKING:
     from tfmeta.report import Report
@@ -42,9 +41,24 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
 
     Returns:
         The content of its `evaluation.json`; None without one.
+
+    Raises:
+        ValueError: If the file is broken, or was altered in a preset.
     """
+    from tfmeta import preset_files
+
     file = folder / EVALUATION
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    if not file.is_file():
+        return None
+    if (folder / preset_files.PRESET).is_file():
+        preset_files.check(folder, part=EVALUATION)
+    content = read_json(file)
+    try:
+        for result in settings_of(content).values():
+            with_unit(result["mean"], result["ci95"], result["metric"])
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{file} is broken: it is no evaluation that tfmeta wrote.") from error
+    return content
 
 
 def settings_of(evaluation: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -67,27 +81,11 @@ def name_of(result: Mapping[str, Any]) -> str:
     >>> name_of({"episodes": {"n_way": 5, "n_shot": 1}, "batch_norm": "support"})
     '5-way 1-shot, support'
     """
-    episodes = result["episodes"]
-    ways = f"{in_words(episodes['n_way'])}-way " if "n_way" in episodes else ""
     mode = f", {result['batch_norm']}" if result.get("batch_norm") else ""
-    return f"{ways}{in_words(episodes['n_shot'])}-shot{mode}"
+    return ways_and_shots(result["episodes"]) + mode
 
 
-def in_words(value: Any) -> str:
-    """Returns a number, or a range `[least, most]`, as text.
-
-    Args:
-        value: int or sequence of two int.
-
-    Example:
-
-    >>> in_words([5, 20])
-    '5 to 20'
-    """
-    return " to ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def in_numbers(mean: float | None, interval: float | None, metric: str) -> str:
+def with_unit(mean: float | None, interval: float | None, metric: str) -> str:
     """Returns a mean and its half-interval as text.
 
     Args:
@@ -97,13 +95,10 @@ def in_numbers(mean: float | None, interval: float | None, metric: str) -> str:
 
     Example:
 
-    >>> in_numbers(0.98123, 0.0021, "accuracy")
+    >>> with_unit(0.98123, 0.0021, "accuracy")
     '98.12 ± 0.21 %'
     """
-    if mean is None or interval is None or not math.isfinite(mean):
-        return "not finite"
-    if metric == "accuracy":
-        return f"{100 * mean:.2f} ± {100 * interval:.2f} %"
-    # If a few tasks diverge, only the order of magnitude is meaningful.
-    form = ".4f" if mean < 1000 else ".1e"
-    return f"{metric.upper()} {mean:{form}} ± {interval:{form}}"
+    numbers = in_numbers(mean, interval, metric)
+    if numbers == "not finite":
+        return numbers
+    return f"{numbers} %" if metric == "accuracy" else f"{metric.upper()} {numbers}"

@@ -6,6 +6,7 @@ All other modules of the command line look up runs and presets here.
 from __future__ import annotations
 
 import difflib
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -91,15 +92,35 @@ def servable_folder(source: str) -> Path:
     Raises:
         ValueError: If there is no such preset, or it has no servable.
     """
-    from tfmeta.preset_files import SERVABLE
+    from tfmeta.preset_files import SERVABLE, check
 
     found = locate(source)
     folder = found.folder / SERVABLE
+    if not found.is_run:
+        check(found.folder, part=SERVABLE)
     if found.is_run or not folder.is_dir():
         raise ValueError(
             f"{source} has no servable: make one with `tfmeta export {source} --output FOLDER`."
         )
     return folder
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """Reads a JSON file that holds an object.
+
+    Args:
+        file: Path. The file.
+
+    Raises:
+        ValueError: If it is broken. The message names it.
+    """
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is broken: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{file} is broken: it must hold an object.")
+    return content
 
 
 # === With TensorFlow ===
@@ -148,7 +169,34 @@ def recipe_of(source: str) -> Recipe:
     content = preset_files.read_values(locate(source).folder)["recipe"]
     if content is None:
         raise ValueError(f"{source} does not say by which recipe to evaluate it: give --recipe.")
-    return Recipe.from_dict(content)
+    try:
+        return Recipe.from_dict(content)
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def recipe_values(source: Source) -> dict[str, Any]:
+    """Reads the recipe of a run or a preset as plain values.
+
+    What it names, such as a folder of images, need not exist any more.
+
+    Args:
+        source: Source. What `locate` returned.
+
+    Raises:
+        ValueError: If there is none, or it has no name or training.
+    """
+    from tfmeta import preset_files
+    from tfmeta.recipes.yaml_files import read_yaml
+
+    content: Any
+    if source.is_run:
+        content = read_yaml(source.folder / RUN_RECIPE)
+    else:
+        content = preset_files.read_values(source.folder)["recipe"]
+    if not (isinstance(content, dict) and isinstance(content.get("training"), dict)):
+        raise ValueError(f"{source.folder} has no recipe that `tfmeta train` wrote.")
+    return {"name": source.folder.name, **content}
 
 
 def is_transductive(learner: MetaLearner) -> bool:

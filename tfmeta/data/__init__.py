@@ -6,6 +6,7 @@ Importing this package is cheap: TensorFlow is imported when a source is loaded.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,7 @@ def __dir__() -> list[str]:
 
 
 def load(
-    name: str | os.PathLike[str] | tuple[Any, Any],
+    name: str | os.PathLike[str] | tuple[Any, Any] | Mapping[str, Any],
     *,
     split: str | None = None,
     data_dir: str | os.PathLike[str] | None = None,
@@ -54,22 +55,23 @@ def load(
     | `"mini_imagenet"`          | your folder `mini_imagenet` in `data_dir`  |                  |
     | `"cifar_fs"`               | CIFAR-100 in the split of Bertinetto et al.|                  |
     | `"sinusoid"`, `"linear"`   | distributions of regression tasks          |                  |
-    | `"./images"`, `"/images"`, | a folder with one sub-folder of images per | `image_format=`  |
-    | `"~/images"`, `"images/"`, | class: whatever begins with `.`, `/`, `~`  |                  |
+    | `"./images"`, `"/images"`, | a folder with one sub-folder of images per | `image_format=`, |
+    | `"~/images"`, `"images/"`, | class: whatever begins with `.`, `/`, `~`  | `on_error=`      |
     | `r"C:\images"`, a `Path`   | or a drive, ends with `/` or has a `\`     |                  |
     | `"cifar100"`,              | a TensorFlow Datasets data set with an     | `image_size=`    |
     | `"cifar10_corrupted/fog_1"`| image and a label, and its configuration   |                  |
-    | `"images"`, `"my/images"`  | a folder: any other name that has a `/` or | `image_format=`  |
-    |                            | of which there is a folder                 |                  |
+    | `"images"`, `"my/images"`  | a folder: any other name that has a `/` or | `image_format=`, |
+    |                            | of which there is a folder                 | `on_error=`      |
     | any other text             | a data set prepared in `data_dir`          | `image_size=`    |
     | `(x, y)`                   | arrays                                     | `class_names=`   |
+    | `{"cat": x, "dog": x}`     | arrays by class                            |                  |
 
     A local folder named `omniglot` is therefore written `"./omniglot"`. Relative paths start at
     the working directory. Each option is documented in the module of its source in
     `tfmeta.data.sources`.
 
     Args:
-        name: str, path, or pair of arrays. See the table.
+        name: str, path, pair of arrays, or mapping. See the table.
         split: str. "train", "validation", "test" or "all". No class is in two of the first three.
             Defaults to "train", and to "all" for folders and arrays. Task distributions have no
             splits: use different seeds.
@@ -102,6 +104,6 @@ def load(
     arguments: tuple[Any, ...] = ()
     if isinstance(name, tuple | list):
         arguments = tuple(name)
-    elif source.kind in ("tfds", "folder"):
+    elif isinstance(name, Mapping) or source.kind in ("tfds", "folder"):
         arguments = (name,)
     return source.load(*arguments, **options)

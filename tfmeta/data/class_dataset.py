@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from tfmeta import keras_internals
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.pipeline import Size, check_size, episode_pipeline
@@ -24,7 +25,8 @@ class ClassDataset:
         rows: sequence of int arrays. For each class the rows of its examples: integers that
             `fetch` understands.
         fetch: function from rows, int64 `[N]`, to their examples, float32 `[N, *x]`. Runs inside
-            `tf.data`.
+            `tf.data`. If it has a method `explain`, an error of TensorFlow in a loop over episodes
+            is given to it first, so that it can raise one that says more.
         example_shape: sequence of int. *x.
         image_format: ImageFormat or None. How image files are read as such examples. Defaults to
             None: the examples are no images.
@@ -73,8 +75,9 @@ class ClassDataset:
         """Groups arrays by label.
 
         Args:
-            x: array `[N, *x]`. uint8 is scaled to [0, 1]; other types become float32 as they are.
-            y: integer array `[N]`. Labels.
+            x: array `[N, *x]`. uint8, the type of pixels, is scaled to [0, 1]; other types become
+                float32 as they are, but uint16 is refused, because its range is not known.
+            y: array `[N]` of integers or text. Labels.
             class_names: sequence of str, or None. Names of the labels 0, 1, …. Defaults to None:
                 the labels themselves.
             image_format: ImageFormat or None. See the class. Defaults to None.
@@ -85,18 +88,27 @@ class ClassDataset:
             A data set with the classes that have examples, in the order of their labels.
 
         Raises:
-            ValueError: If the lengths differ, the labels are not integers or have no name, or a
-                value is not finite as float32.
+            ValueError: If the lengths differ, the labels are neither integers nor text or have no
+                name, or a value is uint16 or not finite as float32.
         """
-        x, y = np.asarray(x), np.asarray(y)
+        x, y = _as_array("x", x), _as_array("y", y)
         if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
             raise ValueError(
-                f"Arrays must be x [N, *x] and y [N]; got the shapes {x.shape} and {y.shape}."
+                "Arrays (x, y) must be x [N, *x] and y [N]; got the shapes "
+                f"{x.shape} and {y.shape}."
             )
-        if not np.issubdtype(y.dtype, np.integer):
-            raise ValueError(f"The labels y must be integers; got {y.dtype}.")
+        if y.dtype == object and all(isinstance(label, str) for label in y):
+            y = y.astype(str)
+        is_text = y.dtype.kind in "UT" and class_names is None
+        if not (is_text or np.issubdtype(y.dtype, np.integer)):
+            raise ValueError(f"The labels y must be integers, or text; got {y.dtype}.")
         if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
             raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
+        if x.dtype == np.uint16:
+            raise ValueError(
+                "The examples x are uint16. If they are pixels, divide them by the largest value "
+                "that they can have (65535, or 4095 for 12 bits); else pass x.astype('float32')."
+            )
         if x.dtype != np.uint8:
             with np.errstate(over="ignore"):  # Infinities are refused below.
                 x = x.astype(np.float32)
@@ -223,7 +235,7 @@ class ClassDataset:
         ways, shots, queries = (high for _, high in sizes.values())
         self._check_enough(ways, shots, queries)
         is_ranged = any(low != high for low, high in sizes.values())
-        return episode_pipeline(
+        data = episode_pipeline(
             EpisodeDescriber(self.rows, ways, shots, queries).describe,
             functools.partial(self._fetch_episodes, is_ranged=is_ranged),
             sizes,
@@ -232,6 +244,8 @@ class ClassDataset:
             start=start,
             shard=shard,
         )
+        explain = getattr(self.fetch, "explain", None)
+        return data if explain is None else keras_internals.explaining(data, explain)
 
     def _fetch_episodes(self, support: Part, query: Part, is_ranged: bool) -> Any:
         """Reads the examples of a meta-batch of described episodes."""
@@ -270,3 +284,13 @@ class ClassDataset:
                 f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
                 f"n_shot or n_query, or use .drop_small_classes({shots + queries})."
             )
+
+
+def _as_array(name: str, value: Any) -> np.ndarray:
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"Arrays (x, y) must be x [N, *x] and y [N]; {name} is no array: {error}. If you have "
+            "pairs for training and for the test, join them first."
+        ) from error

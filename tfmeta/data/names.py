@@ -10,7 +10,8 @@ import difflib
 import os
 import pkgutil
 import re
-from collections.abc import Iterable
+import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,19 +107,21 @@ NAMED: dict[str, Source] = {
         Source("linear", "regression", f"{_SOURCES}.linear:linear", has_splits=False),
     )
 }
-FOLDER = Source("folder", "folder", f"{_SOURCES}.folder:folder", ("image_format",))
+FOLDER = Source("folder", "folder", f"{_SOURCES}.folder:folder", ("image_format", "on_error"))
 TFDS = Source("tfds", "tfds", f"{_SOURCES}.tfds:tfds_dataset", ("image_size",), has_data_dir=True)
 ARRAYS = Source("arrays", "arrays", f"{_SOURCES}.arrays:arrays", ("class_names",))
 
 
-def resolve(name: str | os.PathLike[str] | tuple[Any, Any]) -> Source:
+def resolve(
+    name: str | os.PathLike[str] | tuple[Any, Any] | Mapping[str, Any],
+) -> Source:
     """Finds the source that a name stands for, by the table in `tfmeta.data.load`.
 
     A folder never hides a data set with the same name. A name that is no data set and does not look
     like a path stands for a folder only if that folder exists.
 
     Args:
-        name: str, path or pair of arrays. As given to `tfmeta.data.load`.
+        name: str, path, pair of arrays or mapping. As given to `tfmeta.data.load`.
 
     Returns:
         A `Source`. Nothing is loaded, and a folder need not exist.
@@ -135,11 +138,14 @@ def resolve(name: str | os.PathLike[str] | tuple[Any, Any]) -> Source:
         if len(name) != 2:
             raise ValueError(f"Arrays must be a pair (x, y); got {len(name)} of them.")
         return ARRAYS
+    if isinstance(name, Mapping):
+        return ARRAYS
     if isinstance(name, os.PathLike):
         return dataclasses.replace(FOLDER, name=os.fspath(name))
     if not isinstance(name, str) or not name:
         raise ValueError(
-            f"Data must be {accepted_names()}; got {name!r} of type {type(name).__name__}."
+            f"Data must be {accepted_names()}; got {reprlib.repr(name)} of type "
+            f"{type(name).__name__}."
         )
     if name in NAMED:
         return NAMED[name]
@@ -178,7 +184,8 @@ def accepted_names() -> str:
     return (
         f"one of {', '.join(NAMED)}; the name of a TensorFlow Datasets data set, such as "
         '"cifar100" or "cifar10_corrupted/brightness_1"; the path of a folder with one sub-folder '
-        'of images per class, such as "./my_images"; or arrays (x, y)'
+        'of images per class, such as "./my_images"; arrays (x, y); or a mapping from the names of '
+        "classes to arrays of their examples"
     )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.layout import Layout
+from tfmeta.learners.task_inputs import check_no_pixels
 from tfmeta.networks import warn_of_unregistered
 
 
@@ -95,6 +96,7 @@ class AdaptedModel(keras.Model):
 
     def call(self, query_x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """Predicts queries `[Q, *x]`: `[Q, n_way]` logits, or `[Q, *y]`."""
+        check_no_pixels("x", query_x.dtype, self.learner.input_network())
         flat = [weight.value for weight in self._flat]
         return self.learner.predict_with(self._layout, flat, query_x, training)
 

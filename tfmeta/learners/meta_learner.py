@@ -16,7 +16,7 @@ from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.layout import Layout
 from tfmeta.learners.meta_training import MetaTraining
-from tfmeta.learners.task_inputs import check_support
+from tfmeta.learners.task_inputs import check_no_pixels, check_support
 from tfmeta.networks import (
     BatchNorm,
     NotCopyableError,
@@ -116,7 +116,7 @@ class MetaLearner(MetaTraining):
         by the batch's own statistics: call `predict` with a `batch_size` that holds all queries.
 
         Args:
-            support_x: array `[S, *x]`. The labelled examples.
+            support_x: array `[S, *x]`. The labelled examples. Pixels are floats from 0 to 1.
             support_y: array `[S]` of integer labels from 0 to n_way - 1, or `[S, *y]` of floats.
             class_names: list of str or None. Names of the classes 0, 1, …, for
                 `model.class_names`. The file of a plain Keras model does not keep them; that of an
@@ -127,13 +127,15 @@ class MetaLearner(MetaTraining):
             Its `output_kind` is that of the learner.
 
         Raises:
-            ValueError: If the support set is empty, its parts differ in length, a value is NaN or
-                infinite, or a label is out of range or has no example.
+            ValueError: If the support set is empty, its parts differ in length, its examples are
+                uint8 or uint16 although the network takes floats, a value is NaN or infinite, or a
+                label is out of range or has no example.
         """
         support_x, support_y = np.asarray(support_x), np.asarray(support_y)
         if support_y.size:
             self.check_task(support_x, support_y)
         check_support(support_x, support_y)
+        check_no_pixels("support_x", support_x.dtype, self.input_network())
         self._remember_example_shape(support_x.shape[1:])
         if not self.built:
             episode = {"support_x": support_x, "support_y": support_y, "query_x": support_x}
@@ -250,10 +252,11 @@ class MetaLearner(MetaTraining):
         5
         """
         folder = zoo.find(preset, refresh)
-        learner = preset_files.load(folder)
+        name = os.fspath(preset) if "://" in os.fspath(preset) else str(folder)
+        learner = preset_files.load(folder, name)
         if not isinstance(learner, cls):
             raise ValueError(
-                f"{folder / preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
+                f"{name}/{preset_files.LEARNER} must hold a learner of the class {cls.__name__}; "
                 f"it has a {type(learner).__name__}."
             )
         return learner

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals
+from tfmeta.data.image_reader import explained
 from tfmeta.learners.contract import Contract
 from tfmeta.learners.gradients import derivatives_explained, gradients_of
 from tfmeta.learners.task_inputs import checked_inputs
@@ -188,7 +189,8 @@ class MetaTraining(Contract):
             ValueError: If there is a `class_weight`: a label stands for another class in each task.
         """
         _refuse_class_weight(keras.Model.fit, self, *args, **kwargs)
-        return super().fit(*args, **kwargs)
+        with explained():
+            return super().fit(*args, **kwargs)
 
     def train_on_batch(self, *args: Any, **kwargs: Any) -> Any:
         """Takes one step; see `keras.Model.train_on_batch`, and `fit` for `class_weight`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -106,3 +107,24 @@ def check_support(support_x: np.ndarray, support_y: np.ndarray) -> None:
             raise ValueError(
                 f"{name} must be finite; {bad} of its {array.size} values are NaN or infinite."
             )
+
+
+def check_no_pixels(name: str, dtype: Any, network: Any) -> None:
+    """Raises a ValueError for pixels as integers, which `tfmeta.data.load` would have scaled.
+
+    Args:
+        name: str. What messages call the examples.
+        dtype: str or dtype. The type of the examples.
+        network: keras.Model. What they are meant for. One that takes integers may get any.
+    """
+    try:
+        inputs = keras.tree.flatten(network.inputs)
+    except (AttributeError, ValueError):  # Models of other kinds, and those not built yet.
+        inputs = []
+    takes_integers = bool(inputs) and not tf.as_dtype(inputs[0].dtype).is_floating
+    if tf.as_dtype(dtype) in (tf.uint8, tf.uint16) and not takes_integers:
+        raise ValueError(
+            f"{name} must be floats; got {tf.as_dtype(dtype).name}. Pixels are from 0 to 1, as "
+            f"tfmeta.data.load scales them: pass {name} / 255 (for 8 bits), or "
+            f"{name}.astype('float32') if these are no pixels."
+        )

@@ -8,13 +8,11 @@ import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals, ops
+from tfmeta.modes import BatchNorm as BatchNorm
 from tfmeta.networks import replacements
 from tfmeta.networks.episode import Episode, Normalization, current_episode
 from tfmeta.networks.replacements import moments
 from tfmeta.threads import only_cpu
-
-# How the batch-norm layers of a learner normalise; the one choice that all learners offer.
-BatchNorm = Literal["transductive", "support", "running"]
 
 # The examples that a network is called on: the support set in an inner step, the support set to
 # prepare for the queries, or the queries.

@@ -109,6 +109,8 @@ class Folder(Named):
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
     split: Annotated[Literal["all"] | None, Expected('"all", or null')] = None
     """`all`: every class is a test class, and there is none to train on."""
+    on_error: Annotated[Literal["raise", "skip"], Expected()] = "raise"
+    """What to do about image files that cannot be read: stop with an error, or leave them out."""
 
 
 class Folders(Options):
@@ -125,6 +127,8 @@ class Folders(Options):
     """Path of the folder with the test classes."""
     image_format: ImageFormat | None = None
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
+    on_error: Annotated[Literal["raise", "skip"], Expected()] = "raise"
+    """What to do about image files that cannot be read: stop with an error, or leave them out."""
 
     @property
     def name(self) -> str:

@@ -179,8 +179,8 @@ CALLBACKS = """
 Callbacks are Keras's own, given like an optimizer. They see the epochs' results in `history.csv`:
 `loss` and `val_loss` and, for classes, `accuracy` and `val_accuracy`. If a run is interrupted, they
 go on as if it had not been. So only those are accepted whose state follows from the results, and
-`restore_best_weights` is not: a run keeps its best weights in `best.keras` anyway. The learning rate
-can also follow a schedule:
+`restore_best_weights` is not: a run keeps its best weights in `best.keras` anyway. The learning
+rate can also follow a schedule:
 
 ```yaml
 optimizer:
@@ -207,8 +207,9 @@ def page() -> str:
         "`name` is one of the names below, the path of a folder, or the name of any TensorFlow "
         "Datasets data set with an image and a class label. Classes are split into training, "
         "validation and test classes. Regression tasks have no classes: each split draws its tasks "
-        "with a seed of its own.\n\nA relative path starts at the working directory. A run remembers "
-        "it as an absolute one, so that its commands work elsewhere, too.",
+        "with a seed of its own.\n\n"
+        "A relative path starts at the working directory. A run remembers it as an absolute one, "
+        "so that its commands work elsewhere, too.",
         *_choices("data", DATA),
         "\n### data: three folders\n",
         f"{inspect.getdoc(data.Folders)}\n",

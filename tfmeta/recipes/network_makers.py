@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import importlib
-import os
 import pkgutil
 import sys
 import tempfile
@@ -16,6 +14,8 @@ from typing import Any
 import keras
 
 from tfmeta import backbones
+from tfmeta.archives import check_archive
+from tfmeta.files import sha256_of
 from tfmeta.recipes.networks import FUNCTION, SavedNetwork, kind_of
 from tfmeta.recipes.options import Named
 
@@ -64,18 +64,19 @@ def make_network(
 
 def _imported(name: str) -> Callable[..., Any]:
     """Imports a function from the working directory, or from what is installed."""
-    sys.path.insert(0, os.getcwd())
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
     try:
         # A module that was written since the last import.
         importlib.invalidate_caches()
         function = pkgutil.resolve_name(name)
     except Exception as error:
         raise ValueError(
-            f"{name} cannot be imported from {os.getcwd()} or from what is installed: "
+            f"{name} cannot be imported from {here} or from what is installed: "
             f"{type(error).__name__}: {error}"
         ) from error
     finally:
-        sys.path.remove(os.getcwd())
+        sys.path.remove(here)
     if not callable(function):
         raise ValueError(f"{name} must be a function; it is a {type(function).__name__}.")
     return function
@@ -91,17 +92,14 @@ def _loaded(
     with tempfile.TemporaryDirectory() as private:
         # What is loaded is what was hashed.
         copied = Path(private) / file.name
-        digest = hashlib.sha256()
-        with file.open("rb") as source, copied.open("wb") as target:
-            while chunk := source.read(1 << 20):
-                digest.update(chunk)
-                target.write(chunk)
-        if network.sha256 not in (None, digest.hexdigest()):
+        digest = sha256_of(file, copied)
+        if network.sha256 not in (None, digest):
             raise ValueError(
-                f"{file} is another file than the recipe's: its SHA-256 digest is "
-                f"{digest.hexdigest()}, not {network.sha256}."
+                f"{file} is another file than the recipe's: its SHA-256 digest is {digest}, not "
+                f"{network.sha256}."
             )
         try:
+            check_archive(copied)
             loaded = keras.models.load_model(copied, compile=False, safe_mode=True)
         except Exception as error:
             # Keras raises many types of errors for files that are no models, or no safe ones.

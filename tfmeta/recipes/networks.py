@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
 import re
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Annotated, Any, Literal, Self, TypeAlias
 import pydantic
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from tfmeta.files import sha256_of
 from tfmeta.recipes.options import (
     MOST_PLAIN,
     Expected,
@@ -139,9 +139,7 @@ class SavedNetwork(Named):
     def _record_digest(self) -> Self:
         file = Path(self.name)
         if self.sha256 is None and file.is_file():
-            with file.open("rb") as content:
-                digest = hashlib.file_digest(content, "sha256").hexdigest()
-            return self.model_copy(update={"sha256": digest})
+            return self.model_copy(update={"sha256": sha256_of(file)})
         return self
 
 

@@ -11,6 +11,7 @@ import pydantic
 from pydantic import Field
 from pydantic_core import PydanticCustomError, ValidationError, core_schema
 
+from tfmeta import modes
 from tfmeta.registry import hint
 
 
@@ -185,7 +186,8 @@ def _check_keras(value: Any) -> Any:
 
 def absolute(path: str) -> str:
     """Returns a path without its need of a working directory, which a run must not depend on."""
-    return os.path.abspath(os.path.expanduser(path))
+    # Not resolved: a link may be meant to change. A user that does not exist stays as it is.
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111
 
 
 def check_plain(value: Any) -> None:
@@ -289,4 +291,4 @@ KerasObject = Annotated[
     pydantic.BeforeValidator(_check_keras),
     Expected("a Keras name or {class_name: …, config: {…}}"),
 ]
-BatchNorm = Annotated[Literal["transductive", "support", "running"], Expected()]
+BatchNorm = Annotated[modes.BatchNorm, Expected()]

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfmeta.report.estimate import Estimate
+from tfmeta.report.texts import ways_and_shots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,10 +69,7 @@ class Evaluation:
     @property
     def ways_and_shots(self) -> str:
         """The episodes in words, as in "5-way 1-shot"; empty if they are unknown."""
-        if self.episodes is None:
-            return ""
-        n_way = f"{self.episodes['n_way']}-way " if "n_way" in self.episodes else ""
-        return f"{n_way}{self.episodes['n_shot']}-shot"
+        return "" if self.episodes is None else ways_and_shots(self.episodes)
 
     def __str__(self) -> str:
         return f"{self.metric} {self.mean:.4f} ± {self.ci95:.4f} ({self.n_episodes} episodes)"

@@ -1,4 +1,7 @@
-"""Decodes the PNG and JPEG files of a request inside the exported graph."""
+"""Decodes the PNG and JPEG files of a request inside the exported graph.
+
+They become the same examples as those that `tfmeta predict` makes of them, or are refused.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,9 @@ from collections.abc import Callable, Mapping
 
 import tensorflow as tf
 
-from tfmeta.data.images import ImageFormat
+from tfmeta.data.images import ImageFormat, decode_plain, upright
+from tfmeta.data.pixels import on_white, to_grey
+from tfmeta.serving.image_headers import jpeg_orientation, png_header
 from tfmeta.serving.requests import IMAGE_INPUTS, Tensors, after_checks
 
 # The most pixels that an encoded image may have: a few bytes can decode to gigabytes.
@@ -61,7 +66,8 @@ def _decoded(
     is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
     is_jpeg = tf.strings.substr(encoded, 0, len(JPEG)) == JPEG
     (encoded,) = after_checks(
-        [(f"{name} must be PNG or JPEG files", tf.reduce_all(is_png | is_jpeg | ~exists))], encoded
+        [(f"{name} must be PNG or JPEG files", tf.reduce_all(is_png | is_jpeg | ~exists))],
+        encoded,
     )
 
     def decode(elements: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
@@ -70,7 +76,9 @@ def _decoded(
         with tf.name_scope(f"{name}_must_be_whole_PNG_or_JPEG_files"):
             return tf.cond(
                 file_exists,
-                lambda: image_format.from_bytes(_with_checked_size(name, file)),
+                lambda: image_format.from_pixels(
+                    _decoded_file(name, _with_checked_size(name, file), image_format.channels)
+                ),
                 lambda: tf.zeros(image_format.shape, tf.uint8),
             )
 
@@ -96,3 +104,34 @@ def _with_checked_size(name: str, encoded: tf.Tensor) -> tf.Tensor:
     is_decodable = tf.reduce_all(size > 0) & (n_pixels <= MOST_PIXELS)
     message = f"{name} must have from 1 to {MOST_PIXELS} pixels each"
     return after_checks([(message, is_decodable)], encoded)[0]
+
+
+def _decoded_file(name: str, encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """Returns the pixels `[h, w, channels]` of a file, upright and on white ground."""
+
+    def decode_png() -> tf.Tensor:
+        header = png_header(encoded)
+        message = f"{name} must have at most 8 bits per channel: convert files of 16 bits"
+        (file,) = after_checks([(message, header.bits <= 8)], encoded)
+        image = tf.cond(
+            header.is_transparent,
+            lambda: _on_white(tf.io.decode_png(file, channels=4), channels),
+            lambda: decode_plain(file, channels),
+        )
+        return upright(image, tf.cast(header.orientation, tf.int32))
+
+    def decode_jpeg() -> tf.Tensor:
+        n_channels = tf.image.extract_jpeg_shape(encoded)[2]
+        message = f"{name} must be grey or RGB: convert files in CMYK"
+        is_decodable = tf.reduce_any(tf.equal(n_channels, [1, 3]))
+        (file,) = after_checks([(message, is_decodable)], encoded)
+        orientation = tf.cast(jpeg_orientation(file), tf.int32)
+        return upright(decode_plain(file, channels), orientation)
+
+    is_png = tf.strings.substr(encoded, 0, len(PNG)) == PNG
+    return tf.ensure_shape(tf.cond(is_png, decode_png, decode_jpeg), [None, None, channels])
+
+
+def _on_white(rgba: tf.Tensor, channels: int) -> tf.Tensor:
+    pixels = on_white(tf.cast(rgba, tf.int32))
+    return tf.cast(to_grey(pixels) if channels == 1 else pixels, tf.uint8)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from tfmeta.preset_files import SERVABLE
+from tfmeta.preset_files import PRESET, SERVABLE, check
 from tfmeta.versions import versions
 
 
@@ -42,7 +42,7 @@ def servable_of(preset_folder: str | os.PathLike[str]) -> Path:
         preset_folder: str or path. The preset's folder.
 
     Raises:
-        ValueError: If the preset has no servable.
+        ValueError: If the preset has no servable, or a file of it was altered.
 
     Example:
 
@@ -58,4 +58,6 @@ def servable_of(preset_folder: str | os.PathLike[str]) -> Path:
         raise ValueError(
             f"The preset in {preset_folder} has no servable: export one with `tfmeta export`."
         )
+    if (Path(preset_folder) / PRESET).is_file():
+        check(Path(preset_folder), part=SERVABLE)
     return newest_version(folder)

@@ -11,7 +11,7 @@ from typing import Any
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.networks import normalises_together
-from tfmeta.preset_files import SERVABLE
+from tfmeta.preset_files import PRESET, SERVABLE, record_files
 from tfmeta.serving.exporting import export
 from tfmeta.versions import publish
 
@@ -78,4 +78,7 @@ def renew_servable(
         def write(version: Path) -> None:
             shutil.copytree(exported, version, dirs_exist_ok=True)
 
-        return publish(preset_folder / SERVABLE, write, keep=1)
+        version = publish(preset_folder / SERVABLE, write, keep=1)
+    if (preset_folder / PRESET).is_file():
+        record_files(preset_folder)
+    return version

@@ -112,7 +112,7 @@ def test_images_of_other_classes_are_not_decoded(
         tf.py_function(lambda: decoded.append(1), [], [])
         return tf.zeros(image_format.shape, tf.uint8)
 
-    monkeypatch.setattr(ImageFormat, "from_bytes", counted)
+    monkeypatch.setattr(ImageFormat, "from_plain", counted)
     x, y = read_classes(builder, ("train", "test"), names, ImageFormat(28, 28, 1))
     assert np.bincount(y).tolist() == [20, 20, 20]
     assert (x.shape, len(decoded)) == ((60, 28, 28, 1), 60)

@@ -58,6 +58,23 @@ class TfmetaTestUnlabelled(Tiny):
     LABEL = "kind"
 
 
+class TfmetaTestPartlyLabelled(Tiny):
+    """A second split has no labels."""
+
+    def _generate_examples(self, n: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        for i, example in super()._generate_examples(n):
+            yield i, {**example, self.LABEL: -1 if n == 1 else example[self.LABEL]}
+
+
+class TfmetaTestRetrying(Tiny):
+    """Notes how often a server that does not answer would be asked."""
+
+    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+        from tensorflow_datasets.core.download import downloader
+
+        raise tfds.download.DownloadError(f"gave up after {downloader.MAX_RETRIES}")
+
+
 class TfmetaTestUnreachable(Tiny):
     """The download fails."""
 
@@ -127,3 +144,22 @@ def test_what_cannot_be_downloaded_is_told(
         ):
             assert part in str(told.value)
         assert "Give data_dir=, or set TFDS_DATA_DIR" in str(told.value)
+
+
+def test_examples_without_a_label_are_left_out_and_counted(data_dir: Path) -> None:
+    with pytest.warns(UserWarning, match=r"Left out 11 examples .* no label \(-1\)"):
+        data = load("tfmeta_test_partly_labelled", data_dir=data_dir, split="all")
+    assert len(data) == 11
+    for k in range(11):
+        x = examples(data, f"name{k}")
+        assert (np.round(x[..., 0] * 255) == 10 * k).all()
+        assert len(x) == 2
+
+
+def test_a_server_that_does_not_answer_is_given_up_within_seconds(data_dir: Path) -> None:
+    from tensorflow_datasets.core.download import downloader
+
+    before = downloader.MAX_RETRIES
+    with pytest.raises(ConnectionError, match="gave up after 4"):
+        load("tfmeta_test_retrying", data_dir=data_dir)
+    assert before == downloader.MAX_RETRIES

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +15,9 @@ import tensorflow as tf
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.names import no_such_data
+
+# Retries of a download. TensorFlow Datasets waits 0.2 s before the second, then twice as long each.
+MOST_RETRIES = 4
 
 Directory = str | os.PathLike[str] | None
 
@@ -39,7 +44,8 @@ def prepared_builder(name: str, data_dir: Directory) -> Any:
         raise ValueError(no_such_data(name)) from error
     if not builder.data_path.exists():
         try:
-            builder.download_and_prepare()
+            with _few_retries():
+                builder.download_and_prepare()
         except (OSError, tfds.download.DownloadError) as error:
             raise ConnectionError(
                 f"{name!r} is not in {builder.data_path.parent.parent} and could not be downloaded "
@@ -47,6 +53,21 @@ def prepared_builder(name: str, data_dir: Directory) -> Any:
                 "directory of TensorFlow Datasets that has it."
             ) from error
     return builder
+
+
+@contextlib.contextmanager
+def _few_retries() -> Iterator[None]:
+    """Lets TensorFlow Datasets give up a server that does not answer after seconds.
+
+    Its own ten retries wait 204 s in all, for each file. It offers no option for that.
+    """
+    from tensorflow_datasets.core.download import downloader
+
+    if not hasattr(downloader, "MAX_RETRIES"):  # another version
+        yield
+        return
+    with mock.patch.object(downloader, "MAX_RETRIES", MOST_RETRIES):
+        yield
 
 
 def class_names_in(builder: Any, split: str) -> list[str]:
@@ -62,7 +83,7 @@ def class_names_in(builder: Any, split: str) -> list[str]:
     names = builder.info.features["label"].names
     batches = _examples(builder, split, label=True).batch(1024).as_numpy_iterator()
     labels = np.concatenate([batch["label"] for batch in batches])
-    return [names[label] for label in np.unique(labels)]
+    return [names[label] for label in np.unique(labels) if label >= 0]
 
 
 def read_classes(
@@ -78,14 +99,19 @@ def read_classes(
 
     Returns:
         uint8 images `[N, height, width, channels]` and integer labels `[N]`, in stored order.
+        Examples without a label (-1) are left out.
+
+    Raises:
+        ValueError: If there is no such example.
     """
     chosen = tf.constant(np.isin(builder.info.features["label"].names, classes))
 
     def is_chosen(example: dict[str, tf.Tensor]) -> tf.Tensor:
-        return chosen[example["label"]]
+        label = example["label"]  # -1 if there is none
+        return (label >= 0) & chosen[tf.maximum(label, 0)]
 
     def decode(example: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return image_format.from_bytes(example["image"]), example["label"]
+        return image_format.from_plain(example["image"]), example["label"]
 
     batches = [
         batch
@@ -96,6 +122,11 @@ def read_classes(
         .batch(1024)
         .as_numpy_iterator()
     ]
+    if not batches:
+        raise ValueError(
+            f"{builder.info.name!r} has no labelled example of these classes in the splits "
+            f"{', '.join(splits)}."
+        )
     x, y = zip(*batches, strict=True)
     return np.concatenate(x), np.concatenate(y)
 

@@ -11,12 +11,14 @@ from tfmeta.data.splits import check_split, proportional_sizes, split_classes
 def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
     """Characters of many scripts, drawn in the fonts that ship with matplotlib; 28×28, ink = 1.
 
-    They are drawn on first use, in less than a minute, and kept in `data_dir`.
+    They are drawn on first use, in less than a minute, and kept in TensorFlow Datasets' default
+    directory (the environment variable `TFDS_DATA_DIR`, or else `~/tensorflow_datasets`).
 
     Args:
         split: str. "train", "validation", "test" or "all": 70 %, 10 % and 20 % of the classes, or
             all of them. Defaults to "train".
-        data_dir: str, path or None. TensorFlow Datasets' directory. Defaults to its own default.
+        data_dir: str, path or None. A directory of TensorFlow Datasets to look for them in. Nothing
+            is written to it. Defaults to the default directory.
 
     Raises:
         ValueError: If there is no such split.
@@ -29,7 +31,10 @@ def glyphs(split: str = "train", data_dir: Directory = None) -> ClassDataset:
 
     check_split(split)
     builder = Glyphs(data_dir=data_dir)
-    builder.download_and_prepare()
+    if not builder.data_path.exists():
+        # A directory that was given is only read: it may belong to others.
+        builder = Glyphs()
+        builder.download_and_prepare()
     image_format = ImageFormat(28, 28, channels=1, invert=True)
     names = builder.info.features["label"].names
     classes = split_classes(names, split, proportional_sizes(len(names), 0.7, 0.1))

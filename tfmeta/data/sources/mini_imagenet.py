@@ -38,7 +38,7 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
 
     Raises:
         ValueError: If the folder, a CSV file, one of its columns or an image is missing, a class
-            or an image is in two of the CSV files, or an image is listed twice.
+            or an image is in two of the CSV files, an image is listed twice, or a file is broken.
 
     Reference:
         Vinyals et al. (2016), https://arxiv.org/abs/1606.04080; the split is that of Ravi,
@@ -65,8 +65,7 @@ def mini_imagenet(split: str = "train", data_dir: Directory = None) -> ClassData
             f"{', '.join(absent[:3])}. Put them right into that folder, under these names."
         )
     return dataset_of_files(
-        list(chosen),
-        [[images / name for name in files] for files in chosen.values()],
+        {label: [images / name for name in files] for label, files in chosen.items()},
         ImageFormat(84, 84),
         {"name": "mini_imagenet", "split": split},
     )

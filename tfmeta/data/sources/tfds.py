@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from tfmeta.data.class_dataset import ClassDataset
@@ -35,6 +36,9 @@ def tfds_dataset(
         ValueError: If the data set is unknown, has no image or label, or its images differ in
             size and `image_size` is not given.
         ConnectionError: If it had to be downloaded and could not be.
+
+    Warns:
+        UserWarning: If there are examples without a label, which are left out.
     """
     check_split(split)
     builder = prepared_builder(name, data_dir)
@@ -51,7 +55,15 @@ def tfds_dataset(
     if height is None or width is None:
         raise ValueError(f"The images of {name!r} differ in size: give image_size=(height, width).")
     image_format = ImageFormat(height, width, channels or 3)
-    x, y = read_classes(builder, sorted(builder.info.splits), label.names, image_format)
+    splits = sorted(builder.info.splits)
+    x, y = read_classes(builder, splits, label.names, image_format)
+    n_unlabelled = sum(builder.info.splits[part].num_examples for part in splits) - len(x)
+    if n_unlabelled:
+        warnings.warn(
+            f"Left out {n_unlabelled} examples of {name!r} that have no label (-1) in its splits "
+            f"{', '.join(splits)}.",
+            stacklevel=4,
+        )
     source = {"name": name, "split": split}
     version = version_of(builder)
     whole = ClassDataset.from_arrays(x, y, label.names, image_format, source, version)
