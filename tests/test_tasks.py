@@ -12,7 +12,8 @@ from PIL import Image
 
 import tfmeta
 from tfmeta.data import ImageFormat
-from tfmeta.tasks import MODEL, TASK, Task, learn
+from tfmeta.task_files import MODEL, TASK
+from tfmeta.tasks import Task, learn
 
 
 @pytest.fixture(scope="module")

@@ -1,19 +1,8 @@
-"""A folder with a learned task: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it.
-
-A task folder has two files:
-
-    model.keras    the adapted model, as Keras saves it
-    task.json      the names of the classes, how examples are prepared, and the model's digest
-
-To replace a task, `task.json` is written first, with the facts of both tasks, and then the model:
-the model's digest tells which facts are its own. So a reader has the old task or the new one, even
-if the writer is killed.
-"""
+"""A folder with a learned task: `tfmeta adapt` writes it, `tfmeta predict` and `export` read it."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -23,25 +12,17 @@ from typing import Any
 import keras
 import numpy as np
 
+from tfmeta import task_files
 from tfmeta.data import ImageFormat
 from tfmeta.data.decoding import printable
 from tfmeta.data.image_folders import find_classes, image_files
 from tfmeta.data.image_reader import read_file
 from tfmeta.data.tables import read_labelled, read_numbers, read_table
-from tfmeta.files import replacing, sha256_of, sweep, write_json
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.output_kinds import by_class
 from tfmeta.networks import normalises_together
-from tfmeta.versions import locked
-
-MODEL, TASK = "model.keras", "task.json"
-# Keys of `task.json` that are no attributes of a task: the digest of its model, and the facts of
-# the task before, of which the model may still be there.
-DIGEST, BEFORE = "model_sha256", "before"
-
-# How often to look again if a task is replaced while it is read.
-ATTEMPTS = 5
+from tfmeta.task_files import TASK
 
 # Examples that are predicted at once, unless all are normalised together.
 CHUNK = 128
@@ -94,20 +75,11 @@ class Task:
         Args:
             folder: str or path. The folder to write.
         """
-        folder = Path(folder)
         about = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         del about["model"]
         if self.image_format is not None:
             about["image_format"] = dataclasses.asdict(self.image_format)
-        with locked(folder, keep_file=False):
-            sweep(folder, (MODEL, TASK))
-            before = _facts_of_model(folder)
-            with replacing(folder / MODEL) as model:
-                self.model.save(model)
-                about[DIGEST] = sha256_of(model)
-                write_json(folder / TASK, about if before is None else {**about, BEFORE: before})
-            if before is not None:
-                write_json(folder / TASK, about)
+        task_files.write(Path(folder), self.model, about, _checked)
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str]) -> Task:
@@ -125,26 +97,8 @@ class Task:
         folder = Path(folder)
         if not is_task(folder):
             raise ValueError(f"{folder} is no task folder: make one with `tfmeta adapt`.")
-        for _ in range(ATTEMPTS):
-            try:
-                content = json.loads((folder / TASK).read_text(encoding="utf-8"))
-                _checked(content)
-            except (ValueError, TypeError) as error:
-                raise ValueError(
-                    f"{folder / TASK} is broken, or no task of tfmeta: {error}"
-                ) from error
-            if not (folder / MODEL).is_file():
-                raise ValueError(f"{folder} lacks its {MODEL}: adapt again.")
-            digest = sha256_of(folder / MODEL)
-            facts = _facts_of(content, digest)
-            if facts is not None:
-                model = keras.models.load_model(folder / MODEL)
-                if sha256_of(folder / MODEL) == digest:
-                    return cls(model=model, **_checked(facts))
-        raise ValueError(
-            f"{folder / MODEL} was truncated or altered, or is of another task: its digest is not "
-            f"that in {TASK}. Adapt again."
-        )
+        model, about = task_files.read(folder, _checked)
+        return cls(model=model, **about)
 
     # === Predictions ===
 
@@ -323,27 +277,6 @@ def learn(
         support=printable(str(support)),
         n_examples=len(x),
     )
-
-
-def _facts_of(content: dict[str, Any], digest: str) -> dict[str, Any] | None:
-    """Returns what a `task.json` tells of the model with this digest; None if it tells nothing."""
-    if content.get(DIGEST, digest) == digest:  # tfmeta 0.1 wrote no digest.
-        return content
-    before = content.get(BEFORE)
-    return None if before is None else _facts_of(before, digest)
-
-
-def _facts_of_model(folder: Path) -> dict[str, Any] | None:
-    """Returns what the `task.json` of a folder tells of the model there; None if it is no task."""
-    try:
-        content = json.loads((folder / TASK).read_text(encoding="utf-8"))
-        _checked(content)
-        facts = _facts_of(content, digest := sha256_of(folder / MODEL))
-    except (OSError, ValueError, TypeError):
-        return None  # It was no task, or a broken one, and is replaced.
-    if facts is None:
-        return None
-    return {**{key: value for key, value in facts.items() if key != BEFORE}, DIGEST: digest}
 
 
 def _checked(content: Any) -> dict[str, Any]:
