@@ -21,7 +21,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 FLOORS: list[set[str]] = [
     {
         *("archives", "backend", "checks", "files", "keras_internals", "keras_layers", "modes"),
-        *("quiet", "registry", "signals", "threads", "version", "versions"),
+        *("quiet", "registry", "signals", "tensorflow_internals", "threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
@@ -52,9 +52,8 @@ CARRIERS = re.compile(r"(NamedTuple|TypedDict|Protocol|Enum|\w*Error|\w*Exceptio
 
 BAD_BEGINNING = re.compile(r"(That|Those|The same|What|As|Of|None|It)\b")
 
-# Private or fragile interfaces of Keras and TensorFlow, and the two files that may use them.
-INTERNALS_FILE = "keras_internals.py"
-INTERNALS_OF_COPIES_FILE = "keras_layers.py"
+# Private or fragile interfaces of Keras and TensorFlow, and the files that may use them.
+INTERNALS_FILES = ("keras_internals.py", "keras_layers.py", "tensorflow_internals.py")
 INTERNALS = re.compile(
     r"\b(_flatten_layers|_default_save_signature|convolution_op|seed_generator_state|raw_ops"
     r"|_run_through_graph|_inbound_nodes|_keras_history|_keras_mask"
@@ -225,7 +224,7 @@ def uses_of_internals(package: Path) -> list[str]:
     found = []
     for path in sorted(package.rglob("*.py")):
         name = path.relative_to(package).as_posix()
-        if name in (INTERNALS_FILE, INTERNALS_OF_COPIES_FILE):
+        if name in INTERNALS_FILES:
             continue
         tree = parse(path)
         for node in ast.walk(tree):
@@ -373,7 +372,8 @@ def test_a_docstring_that_is_a_riddle_is_found(house, word):
     ],
 )
 def test_a_use_of_a_private_interface_is_found(house, line):
-    package = house({"a.py": line, INTERNALS_FILE: line, "b.py": '"""tf.raw_ops"""  # keras.src'})
+    files = dict.fromkeys(INTERNALS_FILES, line)
+    package = house({"a.py": line, **files, "b.py": '"""tf.raw_ops"""  # keras.src'})
     (found,) = uses_of_internals(package)
     assert found.startswith("a.py: ")
 

@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
-from tfmeta import keras_internals
+from tfmeta import keras_internals, tensorflow_internals
 
 
 def test_layers_of_a_model_are_found_however_deep_they_lie():
@@ -167,13 +167,13 @@ def test_tensorflows_own_moments_still_have_wrong_second_derivatives():
     # Of 1/3 Σ (x − mean)²: 2/3 (1 − 1/3), −2/3 · 1/3, −2/3 · 1/3.
     right = np.array([4, -2, -2]) / 9
     np.testing.assert_allclose(second(tfmeta.networks.replacements.moments), right, rtol=1e-12)
-    assert np.abs(second(keras_internals.original("nn.moments")) - right).max() > 0.1
+    assert np.abs(second(tensorflow_internals.original("nn.moments")) - right).max() > 0.1
 
 
 def test_the_fused_kernel_normalises_and_gives_the_unbiased_variance():
     """Otherwise `ops.normalize` has wrong second derivatives."""
     x = tf.constant(np.random.default_rng(0).normal(size=(6, 1, 1, 2)), tf.float32)
-    outputs = keras_internals.fused_batch_norm(x, tf.constant([1.0, 2.0]), 1e-3)
+    outputs = tensorflow_internals.fused_batch_norm(x, tf.constant([1.0, 2.0]), 1e-3)
     flat = x.numpy().reshape(6, 2).astype("float64")
     np.testing.assert_allclose(outputs.batch_variance, flat.var(axis=0, ddof=1), rtol=1e-5)
     expected = (flat - flat.mean(axis=0)) / np.sqrt(flat.var(axis=0) + 1e-3) + [1, 2]
@@ -183,8 +183,8 @@ def test_the_fused_kernel_normalises_and_gives_the_unbiased_variance():
 def test_the_fused_gradient_is_that_of_the_forward_pass():
     rng = np.random.default_rng(1)
     x, g = (tf.constant(rng.normal(size=(5, 1, 1, 3)), tf.float32) for _ in range(2))
-    saved = keras_internals.fused_batch_norm(x, tf.zeros([3]), 1e-3)
-    to_x, to_offset, to_scale = keras_internals.fused_batch_norm_gradient(g, x, saved, 1e-3)
+    saved = tensorflow_internals.fused_batch_norm(x, tf.zeros([3]), 1e-3)
+    to_x, to_offset, to_scale = tensorflow_internals.fused_batch_norm_gradient(g, x, saved, 1e-3)
     with tf.GradientTape() as tape:
         tape.watch(x)
         mean, variance = tfmeta.networks.replacements.moments(x, [0, 1, 2])
@@ -198,7 +198,7 @@ def test_a_value_without_gradient_raises_when_it_is_differentiated():
     x = tf.constant(2.0)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = keras_internals.without_gradient(x * x, "no third derivative")
+        y = tensorflow_internals.without_gradient(x * x, "no third derivative")
     assert float(y) == 4
     with pytest.raises(LookupError, match="no third derivative"):
         tape.gradient(y, x)
@@ -223,7 +223,7 @@ def test_a_vectorized_map_keeps_the_policy_of_bad_indices():
 def test_a_shape_is_forgotten_so_that_a_graph_still_checks_it():
     @tf.function(input_signature=[tf.TensorSpec([None, 2])])
     def checked(x):
-        unknown = keras_internals.with_unknown_shape(x, "x_of_any_shape")
+        unknown = tensorflow_internals.with_unknown_shape(x, "x_of_any_shape")
         assert unknown.shape.rank is None
         return tf.ensure_shape(unknown, [None, 2])
 
@@ -243,7 +243,7 @@ def test_importing_tfmeta_changes_nothing_about_plain_keras():
         before = layer(x, training=True).numpy()
         import tfmeta
         from tfmeta import keras_internals
-        assert keras_internals.original("nn.moments") is own
+        assert tensorflow_internals.original("nn.moments") is own
         assert tf.nn.moments is not own
         np.testing.assert_array_equal(layer(x, training=True).numpy(), before)
         for ours, theirs in zip(tf.nn.moments(x, [0]), own(x, [0])):
@@ -277,16 +277,16 @@ def test_a_saved_model_is_parsed_and_garbage_is_refused(tmp_path):
     module.double, module.compiled = double, compiled
     signatures = {"double": double, "compiled": compiled}
     tf.saved_model.save(module, str(tmp_path), signatures=signatures)
-    (graph,) = keras_internals.meta_graphs((tmp_path / "saved_model.pb").read_bytes())
+    (graph,) = tensorflow_internals.meta_graphs((tmp_path / "saved_model.pb").read_bytes())
     assert {"double", "compiled"} <= set(graph.signature_def)
-    assert keras_internals.SAVED_MODEL_INIT in graph.signature_def
+    assert tensorflow_internals.SAVED_MODEL_INIT in graph.signature_def
     nodes = [
         node for function in graph.graph_def.library.function for node in function.node_def
     ] + list(graph.graph_def.node)
-    assert any(keras_internals.needs_xla(node) for node in nodes)
-    assert not all(keras_internals.needs_xla(node) for node in nodes)
+    assert any(tensorflow_internals.needs_xla(node) for node in nodes)
+    assert not all(tensorflow_internals.needs_xla(node) for node in nodes)
     with pytest.raises(ValueError, match="no SavedModel"):
-        keras_internals.meta_graphs(b"garbage")
+        tensorflow_internals.meta_graphs(b"garbage")
 
 
 def test_the_cause_of_an_error_in_a_graph_is_one_sentence():
@@ -297,11 +297,11 @@ def test_the_cause_of_an_error_in_a_graph_is_one_sentence():
 
     with pytest.raises(tf.errors.OpError) as caught:
         fails(tf.constant(-1))
-    assert "x must be positive" in keras_internals.cause_of(caught.value)
+    assert "x must be positive" in tensorflow_internals.cause_of(caught.value)
     with pytest.raises(tf.errors.OpError) as caught:
         tf.ensure_shape(tf.ones([2]), [3])
-    assert "\n" not in keras_internals.cause_of(caught.value)
-    assert "[2]" in keras_internals.cause_of(caught.value)
+    assert "\n" not in tensorflow_internals.cause_of(caught.value)
+    assert "[2]" in tensorflow_internals.cause_of(caught.value)
 
 
 def test_an_error_in_a_loop_over_a_data_set_is_explained():
@@ -314,11 +314,11 @@ def test_an_error_in_a_loop_over_a_data_set_is_explained():
         raise Explained from error
 
     plain = tf.data.Dataset.range(3).map(lambda i: tf.debugging.check_numerics(1 / i, "bad"))
-    data = keras_internals.explaining(plain, explain)
+    data = tensorflow_internals.explaining(plain, explain)
     assert data.element_spec == plain.element_spec
     with pytest.raises(Explained):
         next(iter(data))
-    good = keras_internals.explaining(tf.data.Dataset.range(3), explain)
+    good = tensorflow_internals.explaining(tf.data.Dataset.range(3), explain)
     assert [int(i) for i in good] == [0, 1, 2]
     # Keras takes the iterator into a graph.
     iterator = iter(good)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.pipeline import Size, check_size, episode_pipeline
@@ -250,7 +250,7 @@ class ClassDataset:
             shard=shard,
         )
         explain = getattr(self.fetch, "explain", None)
-        return data if explain is None else keras_internals.explaining(data, explain)
+        return data if explain is None else tensorflow_internals.explaining(data, explain)
 
     def _fetch_episodes(self, support: Part, query: Part, is_ranged: bool) -> Any:
         """Reads the examples of a meta-batch of described episodes."""

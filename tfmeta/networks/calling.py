@@ -7,7 +7,7 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 from tfmeta.networks.batch_norm import (
     BatchNorm,
     normalization,
@@ -48,11 +48,11 @@ class _Scope(keras.StatelessScope):
     def __init__(self, name: str, mapping: list[tuple[keras.Variable, tf.Tensor]]) -> None:
         super().__init__(state_mapping=mapping, collect_losses=True)
         self._network = name
-        self._graph = keras_internals.current_graph()
+        self._graph = tensorflow_internals.current_graph()
 
     def get_current_value(self, variable: keras.Variable) -> tf.Tensor:
         value = super().get_current_value(variable)
-        if value is not None and not keras_internals.in_control_flow_of(self._graph):
+        if value is not None and not tensorflow_internals.in_control_flow_of(self._graph):
             raise ValueError(
                 f"A layer of {self._network!r} uses its weight {variable.path!r} in a tf.function, "
                 "which would keep the values of one inner step for all others: remove "

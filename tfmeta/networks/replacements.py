@@ -10,7 +10,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfmeta import keras_internals, ops
+from tfmeta import ops, tensorflow_internals
 from tfmeta.networks.episode import current_episode
 
 
@@ -41,7 +41,7 @@ def resize(
     Of its gradient TensorFlow has no derivative, and in the bilinear case takes it for zero.
     """
     images = tf.convert_to_tensor(images)
-    original = keras_internals.original("image.resize")
+    original = tensorflow_internals.original("image.resize")
     if not images.dtype.is_floating:
         return original(images, size, method, *args, **kwargs)
     if method != tf.image.ResizeMethod.NEAREST_NEIGHBOR:
@@ -52,7 +52,7 @@ def resize(
 
 def _in_episodes(name: str, replacement: Any) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
-        compute = keras_internals.original(name) if current_episode() is None else replacement
+        compute = tensorflow_internals.original(name) if current_episode() is None else replacement
         return compute(*args, **kwargs)
 
     return function
@@ -66,4 +66,4 @@ def install() -> None:
         "math.softsign": softsign,
         "image.resize": resize,
     }.items():
-        keras_internals.install(name, _in_episodes(name, replacement))
+        tensorflow_internals.install(name, _in_episodes(name, replacement))

@@ -10,9 +10,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 
-keras_internals.vectorize_bad_indices()
+tensorflow_internals.vectorize_bad_indices()
 
 
 def conv2d(

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 
 
 def normalize(x: tf.Tensor, offset: tf.Tensor | None, epsilon: float) -> tf.Tensor:
@@ -125,7 +125,7 @@ def _normalize(x: tf.Tensor, offset: tf.Tensor, epsilon: float) -> tf.Tensor:
 
 def _last(x: tf.Tensor) -> tf.Tensor:
     """Returns `x`; a third derivative, which would be silently wrong, raises an error."""
-    return keras_internals.without_gradient(x, "tfmeta.ops.normalize has no third derivative.")
+    return tensorflow_internals.without_gradient(x, "tfmeta.ops.normalize has no third derivative.")
 
 
 class _Fused:
@@ -135,11 +135,11 @@ class _Fused:
         self.epsilon = epsilon
 
     def forward(self, x: tf.Tensor, offset: tf.Tensor) -> tuple[tf.Tensor, Any]:
-        saved = keras_internals.fused_batch_norm(x, offset, self.epsilon)
+        saved = tensorflow_internals.fused_batch_norm(x, offset, self.epsilon)
         return saved.y, saved
 
     def backward(self, g: tf.Tensor, x: tf.Tensor, saved: Any) -> tuple[tf.Tensor, ...]:
-        return keras_internals.fused_batch_norm_gradient(g, x, saved, self.epsilon)
+        return tensorflow_internals.fused_batch_norm_gradient(g, x, saved, self.epsilon)
 
     def scale(self, saved: Any, n_rows: tf.Tensor) -> tf.Tensor:
         # The kernel's variance is unbiased (divisor n − 1).

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 
 
 class ServableError(ValueError):
@@ -27,4 +27,4 @@ def as_servable_error(what: str) -> Iterator[None]:
     try:
         yield
     except tf.errors.OpError as error:
-        raise ServableError(f"{what}: {keras_internals.cause_of(error)}") from error
+        raise ServableError(f"{what}: {tensorflow_internals.cause_of(error)}") from error

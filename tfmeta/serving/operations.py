@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 from tfmeta.serving.errors import ServableError
 
 # Operations that a server cannot run, or by which a request could harm others or the machine.
@@ -39,7 +39,7 @@ def reachable_nodes(folder: Path) -> dict[str, list[Any]]:
     functions = {f.signature.name: f.node_def for f in graph.library.function}
     reachable = {}
     for name, signature in signatures.items():
-        if name == keras_internals.SAVED_MODEL_INIT:
+        if name == tensorflow_internals.SAVED_MODEL_INIT:
             continue
         reached: dict[str, Any] = {}
         waiting = [output.name for output in signature.outputs.values()]
@@ -67,7 +67,7 @@ def _read(folder: Path) -> tuple[Any, Mapping[str, Any]]:
             f"{folder} is not a servable: it has no saved_model.pb. Export one with tfmeta."
         ) from error
     try:
-        (meta_graph,) = keras_internals.meta_graphs(content)
+        (meta_graph,) = tensorflow_internals.meta_graphs(content)
     except ValueError as error:  # The file is garbage, or empty.
         raise ServableError(
             f"{folder / 'saved_model.pb'} is broken: export the servable again."
@@ -99,7 +99,7 @@ def check_operations(folder: Path, reachable: Nodes) -> str:
                         f"The signature {signature!r} of {folder} {harm}: operation {node.op} "
                         f"({node.name})."
                     )
-            if keras_internals.needs_xla(node):
+            if tensorflow_internals.needs_xla(node):
                 raise ServableError(
                     f"The signature {signature!r} of {folder} needs XLA, which a server has "
                     f"switched off ({node.name}): export without jit_compile=True."

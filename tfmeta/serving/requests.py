@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import tensorflow as tf
 
-from tfmeta import keras_internals
+from tfmeta import tensorflow_internals
 
 Tensors = Mapping[str, tf.Tensor]
 
@@ -41,7 +41,7 @@ def with_checked_shapes(
 def _with_checked_shape(name: str, x: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     # TensorFlow trusts the shape in the signature and would optimise the check away. It knows no
     # shape for the output of a placeholder of unknown shape.
-    x = keras_internals.with_unknown_shape(x, f"{name}_of_any_shape")
+    x = tensorflow_internals.with_unknown_shape(x, f"{name}_of_any_shape")
     return tf.ensure_shape(x, spec.shape, name=f"{name}_must_have_the_shape")
 
 
