@@ -58,7 +58,7 @@ def load_faces() -> tuple[list[ImageFont.FreeTypeFont], dict[int, list[int]]]:
                 coverage.setdefault(point, []).append(face)
     # Use the basic layout: the other needs libraqm, which not every system has.
     layout = ImageFont.Layout.BASIC
-    fonts = [ImageFont.truetype(path, FONT_SIZE, layout_engine=layout) for path in paths]
+    fonts = [ImageFont.truetype(str(path), FONT_SIZE, layout_engine=layout) for path in paths]
     return fonts, {p: coverage[p] for p in sorted(coverage) if len(coverage[p]) >= MIN_FACES}
 
 
