@@ -242,7 +242,7 @@ def test_importing_tfmeta_changes_nothing_about_plain_keras():
         layer = keras.layers.BatchNormalization()
         before = layer(x, training=True).numpy()
         import tfmeta
-        from tfmeta import keras_internals
+        from tfmeta import tensorflow_internals
         assert tensorflow_internals.original("nn.moments") is own
         assert tf.nn.moments is not own
         np.testing.assert_array_equal(layer(x, training=True).numpy(), before)
