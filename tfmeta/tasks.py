@@ -12,6 +12,7 @@ import dataclasses
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,10 @@ class Task:
         Raises:
             ValueError: If a prediction is not finite.
         """
-        outputs = np.asarray(self.model.predict(x, batch_size=len(x), verbose=0))
+        with warnings.catch_warnings():
+            # The command line says by itself that a lone query is normalised by itself.
+            warnings.simplefilter("ignore", UserWarning)
+            outputs = np.asarray(self.model.predict(x, batch_size=len(x), verbose=0))
         finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
         if not finite.all():
             raise ValueError(

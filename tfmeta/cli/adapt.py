@@ -82,6 +82,11 @@ def predict(
     if top_k > 1 and loaded.class_names is None:
         raise ValueError("--top-k is for classes, but this task's predictions are numbers.")
     names, outputs = loaded.predict(inputs, verbose=sys.stderr.isatty())
+    if len(names) == 1 and getattr(loaded.model, "normalises_together", False):
+        warn(
+            "this one example is normalised by itself, so its prediction says little: predict "
+            "several of a task together, or adapt with --batch-norm support."
+        )
     write(names, outputs, loaded.class_names, loaded.output_kind, format_, top_k)
     if loaded.class_names is not None:
         labels = labels_from_folders(inputs, names, loaded.class_names)

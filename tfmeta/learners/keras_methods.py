@@ -134,7 +134,9 @@ class KerasMethods(Contract):
         if self.built and self.optimizer is not None:
             if not self.optimizer.built and self.trainable_variables:
                 self.optimizer.build(self.trainable_variables)
-            elif self.optimizer.built and not keras_internals.optimizer_knows(self.optimizer, self.trainable_variables):
+            elif self.optimizer.built and not keras_internals.optimizer_knows(
+                self.optimizer, self.trainable_variables
+            ):
                 raise ValueError(
                     f"Layers of this {type(self).__name__} were thawed (trainable=True) or "
                     "replaced after compile(), and its optimizer does not know their weights: "
