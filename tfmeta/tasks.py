@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -167,7 +168,10 @@ class Task:
         Raises:
             ValueError: If a prediction is not finite.
         """
-        outputs = np.asarray(self.model.predict(x, batch_size=len(x), verbose=0))
+        with warnings.catch_warnings():
+            # The command line says by itself that a lone query is normalised by itself.
+            warnings.simplefilter("ignore", UserWarning)
+            outputs = np.asarray(self.model.predict(x, batch_size=len(x), verbose=0))
         finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
         if not finite.all():
             raise ValueError(

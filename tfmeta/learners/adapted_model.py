@@ -149,10 +149,15 @@ class AdaptedModel(keras.Model):
             self._warn("this one query is normalised by itself")
         return super().predict(x, batch_size, *args, **kwargs)
 
+    @property
+    def normalises_together(self) -> bool:
+        """Whether a prediction depends on the other queries of its batch."""
+        mode: Any = getattr(self.learner, "batch_norm", None)
+        return normalises_together(mode, self.learner)
+
     def _warn(self, what: str) -> None:
         """Warns, once, that predictions depend on which queries come together."""
-        mode: Any = getattr(self.learner, "batch_norm", None)
-        if not self._has_warned and normalises_together(mode, self.learner):
+        if not self._has_warned and self.normalises_together:
             self._has_warned = True
             warnings.warn(
                 'With batch_norm="transductive" a prediction depends on the other queries of its '
