@@ -267,16 +267,16 @@ def test_more_classes_than_outputs_are_one_sentence(run_eagerly):
     learner = tfmeta.MAML(dense(3))
     learner.compile("sgd", run_eagerly=run_eagerly)
     message = (
-        r"^The labels support_y must be from 0 to 2, for the network tells 3 classes apart; got"
+        r"The labels support_y must be from 0 to 2, for the network tells 3 classes apart; got"
     )
     before = learner.get_weights()
     too_many = tasks([0, 1, 2, 3, 0, 1], [0, 1, 2])
     for use in (learner.train_on_batch, learner.test_on_batch):
-        with pytest.raises(ValueError, match=message + " 3.$"):
+        with pytest.raises(ValueError, match=message + r" 3\."):
             use(*too_many)
-    with pytest.raises(ValueError, match=message + " 3.$"):
+    with pytest.raises(ValueError, match=message + r" 3\."):
         learner(too_many[0])
-    with pytest.raises(ValueError, match=message + " -1.$"):
+    with pytest.raises(ValueError, match=message + r" -1\."):
         learner.train_on_batch(*tasks([0, 1, 2, -1, 0, 1], [0, 1, 2]))
     with pytest.raises(ValueError, match="query_y must be from 0 to 2"):
         learner.train_on_batch(*tasks([0, 1, 2, 0, 1, 2], [0, 1, 2, 3]))

@@ -224,6 +224,7 @@ class MetaBatches(KerasMethods):
 
 def first_index_of_replica(n_tasks: tf.Tensor) -> tf.Tensor:
     """Returns the index of this replica's first task, so that replicas draw other dropout masks."""
-    if tf.distribute.get_strategy().num_replicas_in_sync == 1:
+    replica = tf.distribute.get_replica_context()
+    if replica is None or replica.num_replicas_in_sync == 1:  # None: outside of a replica's step.
         return tf.constant(0)
-    return tf.cast(tf.distribute.get_replica_context().replica_id_in_sync_group, tf.int32) * n_tasks
+    return tf.cast(replica.replica_id_in_sync_group, tf.int32) * n_tasks
