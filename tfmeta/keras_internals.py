@@ -181,7 +181,7 @@ def in_control_flow_of(graph: tf.Graph | None) -> bool:
     """
     from tensorflow.python.ops import control_flow_v2_func_graphs as bodies
 
-    now = current_graph()
+    now: Any = current_graph()
     control_flow = (
         bodies.CondBranchFuncGraph,
         bodies.WhileBodyFuncGraph,
