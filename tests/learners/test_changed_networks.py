@@ -84,7 +84,7 @@ def test_a_learner_frozen_later_adapts_as_one_that_was_made_of_the_frozen_networ
         for use in (
             lambda: later.adapt(x, y),
             lambda: later.save(tmp_path / "learner.keras"),
-            lambda: later.with_batch_norm("support"),
+            lambda: later.with_batch_norm("support").adapt(x, y),
         ):
             with pytest.raises(ValueError, match=SAID):
                 use()

@@ -102,7 +102,9 @@ def test_an_argument_that_is_no_attribute_is_told_when_a_learner_is_saved():
 def test_options_are_keyword_only(name):
     parameters = inspect.signature(tfmeta.learners.get(name)).parameters.values()
     positional = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
-    assert set(positional) <= {"network", "encoder", "head", "relation_module"}
+    networks = {"network", "encoder", "head", "relation_module"}
+    # As in the papers, and in tfmeta 0.1: MAML(network, 0.01).
+    assert set(positional) <= networks | {"inner_learning_rate"}
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -63,8 +63,8 @@ class CAVIA(InnerLoopLearner):
     def __init__(
         self,
         network: keras.Model,
-        *,
         inner_learning_rate: float = 1.0,
+        *,
         inner_steps: int = 1,
         test_inner_steps: int | None = None,
         first_order: bool = False,

@@ -68,8 +68,8 @@ class MAMLPlusPlus(InnerLoopLearner):
     def __init__(
         self,
         network: keras.Model,
-        *,
         inner_learning_rate: float = 0.1,
+        *,
         inner_steps: int = 5,
         test_inner_steps: int | None = None,
         multi_step_loss_iterations: int = 0,

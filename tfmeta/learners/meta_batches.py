@@ -183,6 +183,7 @@ class MetaBatches(KerasMethods):
             self.output_kind == "values"
             or not isinstance(y, tf.Tensor)
             or y.shape.rank != 2
+            or not (isinstance(self.loss, str | keras.losses.Loss) or callable(self.loss))
             or targets_of(keras.losses.get(self.loss)) not in ("labels", "binary")
         ):
             return y

@@ -52,8 +52,8 @@ class MetaSGD(InnerLoopLearner):
     def __init__(
         self,
         network: keras.Model,
-        *,
         inner_learning_rate: float = 0.01,
+        *,
         inner_steps: int = 1,
         test_inner_steps: int | None = None,
         first_order: bool = False,

@@ -68,8 +68,8 @@ class Reptile(InnerLoopLearner):
     def __init__(
         self,
         network: keras.Model,
-        *,
         inner_learning_rate: float = 0.001,
+        *,
         inner_steps: int = 5,
         test_inner_steps: int | None = None,
         inner_batch_size: int | None = None,
