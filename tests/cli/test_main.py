@@ -263,7 +263,7 @@ def test_characters_that_the_encoding_lacks_are_printed_as_escapes(encoding):
         "import sys\nfrom tfmeta import cli\nfrom tfmeta.cli.predictions import write\n"
         "import numpy as np\ncli.main(['--version'])\n"
         "for form in ('tsv', 'json'):\n"
-        "    write(['caf\\udce9'], np.ones((1, 1)), ['\\u732b \\u00b1'], 'logits', form, 1)\n"
+        "    write([(['caf\\udce9'], np.ones((1, 1)))], ['\\u732b \\u00b1'], 'logits', form, 1)\n"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],

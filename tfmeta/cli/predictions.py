@@ -36,13 +36,16 @@ def write(
             list with one object per example.
         top_k: int. How many classes to print per example.
     """
+    # An encoding that lacks a character would make an escape of it that JSON does not know.
+    is_unicode = (sys.stdout.encoding or "").lower().startswith("utf")
     is_first = True
     for names, outputs in parts:
         names = [printable(name) for name in names]
         columns, rows, records = _table(outputs, class_names, output_kind, top_k)
         if form == "json":
             for name, record in zip(names, records, strict=True):
-                text = json.dumps({"file": name, **record}, indent=2, ensure_ascii=False)
+                content = {"file": name, **record}
+                text = json.dumps(content, indent=2, ensure_ascii=not is_unicode)
                 print("[" if is_first else ",", textwrap.indent(text, "  "), sep="\n", end="")
                 is_first = False
         elif form == "csv":
