@@ -99,14 +99,8 @@ LEARNERS = {
 }
 
 
-# One whose network takes more than images; the large tier has the others.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == "cavia" else [pytest.mark.large])
-        for name in learners.BY_NAME
-    ],
-)
+@pytest.mark.large
+@pytest.mark.parametrize("name", learners.BY_NAME)
 def test_every_learner_goes_from_a_recipe_to_predictions(
     succeeds, trained, pictures, halves, tmp_path, name
 ):

@@ -68,6 +68,7 @@ def test_an_unknown_preset_is_told_with_the_nearest(fails):
 # === All classes of a folder ===
 
 
+@pytest.mark.large
 def test_all_classes_of_a_folder_can_be_tested(
     succeeds, tfmeta, fails, pictures, classes, tmp_path
 ):

@@ -256,7 +256,7 @@ def test_the_environment_is_left_alone(tfmeta):
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.large)])
 def test_characters_that_the_encoding_lacks_are_printed_as_escapes(encoding):
     """A table has a plus-minus sign, classes may have any name, and files what is no UTF-8."""
     code = (

@@ -21,6 +21,7 @@ def exported(work, waves):
     return output.parent
 
 
+@pytest.mark.large
 def test_a_run_of_images_is_exported_and_checked(succeeds, pictures, tmp_path):
     out = succeeds("export", pictures, "--output", tmp_path / "servables" / "pictures")
     assert f"Published {tmp_path / 'servables' / 'pictures' / '1'}" in out
@@ -56,6 +57,7 @@ def test_a_refused_learner_is_exported_by_the_command_that_the_error_names(
     succeeds("serving", "check", output)
 
 
+@pytest.mark.large
 def test_a_refused_task_is_learned_again_by_the_command_that_the_error_names(
     tfmeta, succeeds, fails, transductive, halves, tmp_path
 ):
@@ -81,6 +83,7 @@ def test_a_transductive_learner_can_be_exported_as_it_is(succeeds, fails, transd
     fails(["serving", "check", output], code_and_error)
 
 
+@pytest.mark.large
 def test_the_script_exports_a_preset_without_chatter(script, tmp_path):
     output = tmp_path / "servables" / "waves"
     result = script("export", "maml_sinusoid", "--output", output)

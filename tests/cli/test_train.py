@@ -27,6 +27,7 @@ def test_training_takes_epochs_and_seed(succeeds, fails, waves, tmp_path):
     fails(["train", waves.parent, "--output", tmp_path / "x", "--epochs", 0], "epochs")
 
 
+@pytest.mark.large
 def test_the_next_commands_are_shown_and_work(succeeds, transductive, waves, halves, tmp_path):
     # A run that is finished is only tested again.
     out = succeeds("train", transductive.parent, "--output", transductive)

@@ -145,6 +145,7 @@ def test_a_table_is_read_in_parts(written, monkeypatch: pytest.MonkeyPatch) -> N
     assert in_parts.class_names == whole.class_names == ["0", "1", "2"]
 
 
+@pytest.mark.large
 def test_memory_does_not_grow_with_the_lines(written) -> None:
     def peak(n_lines: int) -> int:
         path = written("1.25,2.5,3,4\n" * n_lines)

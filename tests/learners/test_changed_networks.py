@@ -44,7 +44,7 @@ def compiled(learner, rate=0.1):
 # === Frozen ===
 
 
-@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("is_compiled", [pytest.param(False, marks=pytest.mark.large), True])
 @pytest.mark.parametrize("name", ALL)
 def test_a_layer_that_is_frozen_later_is_not_trained_or_the_learner_says_so(name, is_compiled):
     """Also without compiling again; and the weights of frozen layers keep every bit."""

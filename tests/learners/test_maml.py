@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from learners_made_small import each_with_one_mode
+from learners_made_small import MODES, each_with_one_mode
 
 import tfmeta
 
@@ -118,7 +118,13 @@ def cross_entropy(logits, labels):
     return -np.take_along_axis(log_p, labels[..., None], axis=-1).mean()
 
 
-@pytest.mark.parametrize(("steps", "batch_norm"), each_with_one_mode([1, 2, 5]))
+@pytest.mark.parametrize(
+    ("steps", "batch_norm"),
+    [
+        *each_with_one_mode([1, 2]),
+        *(pytest.param(5, mode, marks=pytest.mark.large) for mode in MODES),
+    ],
+)
 @pytest.mark.usefixtures("float64")
 def test_meta_gradient_is_the_finite_difference(steps, batch_norm):
     keras.utils.set_random_seed(0)

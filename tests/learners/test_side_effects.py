@@ -123,6 +123,7 @@ def test_what_layers_add_for_the_queries_is_added_to_the_loss(name, kind):
     np.testing.assert_allclose(learner.train_on_batch(EPISODES, QUERY_Y), right, rtol=1e-4)
 
 
+@pytest.mark.large
 def test_a_loss_that_is_no_sum_over_tasks_has_the_same_part():
     """Keras's own step is taken then, which must count the same."""
 

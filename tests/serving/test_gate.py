@@ -186,6 +186,7 @@ def test_a_transductive_servable_must_be_allowed_but_ignores_padding(tmp_path):
     assert gate.check(version, allow_transductive=True)
 
 
+@pytest.mark.large
 def test_rounding_that_inner_steps_enlarge_is_not_refused():
     keras.utils.set_random_seed(0)
     network = tfmeta.backbones.conv4(5, SHAPE, 8)

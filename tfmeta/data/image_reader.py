@@ -21,8 +21,10 @@ from tfmeta.data.decoding import Header, UnreadableImageError
 from tfmeta.data.images import ImageFormat, decode_plain, upright
 from tfmeta.threads import n_cores
 
-# Names the operations that read files, so that an error of theirs can be told from others.
-SCOPE = "read_image_file"
+# Names the operations that read files, so that an error of theirs can be told from others. The
+# number is that of the reader, because several data sets may be in use.
+SCOPE = "read_image_file_of_reader_{}n"
+_NUMBERS = itertools.count()
 
 # A progress bar is shown for more files than that.
 MOST_WITHOUT_BAR = 2000
@@ -54,6 +56,7 @@ class ImageReader:
         self._by_tensorflow = np.array([h.by_tensorflow for h in headers], bool)
         self._orientation = np.array([h.orientation for h in headers], np.int32)
         self._tensors: tuple[tf.Tensor, ...] | None = None
+        self._scope = SCOPE.format(next(_NUMBERS))
         _READERS.add(self)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -61,6 +64,7 @@ class ImageReader:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
+        self._scope = SCOPE.format(next(_NUMBERS))
         _READERS.add(self)
 
     @tf.autograph.experimental.do_not_convert
@@ -88,7 +92,7 @@ class ImageReader:
             return upright(image, 1 if (self._orientation == 1).all() else orientation[row])
 
         def read(row: tf.Tensor) -> tf.Tensor:
-            with tf.name_scope(SCOPE):
+            with tf.name_scope(self._scope):
                 if self._by_tensorflow.all():
                     image = decode_with_tensorflow(row)
                 else:
@@ -125,7 +129,7 @@ class ImageReader:
         Raises:
             UnreadableImageError: If one of the files cannot be read.
         """
-        if SCOPE in str(error):
+        if self._scope in str(error):
             check_files(self.files, functools.partial(read_file, image_format=self.image_format))
 
 

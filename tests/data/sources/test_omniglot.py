@@ -70,6 +70,7 @@ def test_omniglot_has_1100_100_and_423_characters_in_four_rotations(
         }
 
 
+@pytest.mark.large
 def test_omniglot_has_twenty_drawings_of_each(omniglot: dict[str, ClassDataset]) -> None:
     for data in omniglot.values():
         assert {len(rows) for rows in data.rows} == {20}
@@ -118,6 +119,7 @@ def test_images_of_other_classes_are_not_decoded(
     assert (x.shape, len(decoded)) == ((60, 28, 28, 1), 60)
 
 
+@pytest.mark.large
 def test_omniglot_without_rotations_has_the_characters_alone(
     omniglot_dir: Path, omniglot: dict[str, ClassDataset]
 ) -> None:
