@@ -44,6 +44,18 @@ def test_a_task_that_was_written_is_read_again(learner, support, tmp_path):
     np.testing.assert_allclose(task.outputs(x).sum(axis=1), 1, rtol=1e-6)
 
 
+def test_two_classes_in_one_column_are_read_again(support, tmp_path):
+    loss = keras.losses.BinaryCrossentropy(from_logits=True)
+    network = tfmeta.backbones.linear(1, (4,))
+    learner = tfmeta.MAML(network, inner_learning_rate=5.0, inner_steps=5, inner_loss=loss)
+    learn(learner, support, example_shape=(4,)).save(tmp_path / "task")
+    again = Task.load(tmp_path / "task")
+    assert (again.class_names, again.output_kind) == (["-1", "8"], "binary_logits")
+    outputs = again.outputs(np.eye(4, dtype="float32"))
+    np.testing.assert_allclose(outputs.sum(axis=1), 1, rtol=1e-6)
+    assert [again.class_names[k] for k in outputs.argmax(axis=1)] == ["8", "8", "-1", "-1"]
+
+
 def test_a_task_of_images_keeps_its_image_format(tmp_path):
     rng = np.random.default_rng(0)
     for name in ("cat", "dog"):

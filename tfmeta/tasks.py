@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ from tfmeta.data.image_reader import read_file
 from tfmeta.data.tables import read_labelled, read_numbers, read_table
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.adapted_model import AdaptedModel
-from tfmeta.learners.output_kinds import by_class
+from tfmeta.learners.output_kinds import OutputKind, by_class
 from tfmeta.networks import normalises_together
 from tfmeta.task_files import TASK
 
@@ -295,8 +295,9 @@ def _checked(content: Any) -> dict[str, Any]:
         isinstance(names, list) and names and all(isinstance(name, str) for name in names)
     ):
         raise ValueError(f"class_names must be a list of names, or null; got {names!r}.")
-    if kind not in ("logits", "scores", "values"):
-        raise ValueError(f"output_kind must be logits, scores or values; got {kind!r}.")
+    if kind not in get_args(OutputKind):
+        kinds = ", ".join(get_args(OutputKind))
+        raise ValueError(f"output_kind must be one of {kinds}; got {kind!r}.")
     if shape is not None:
         if not (isinstance(shape, list) and all(isinstance(size, int) for size in shape)):
             raise ValueError(f"example_shape must be a list of integers, or null; got {shape!r}.")
