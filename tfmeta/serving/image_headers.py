@@ -106,9 +106,7 @@ def _orientation(exif: tf.Tensor) -> tf.Tensor:
 
     def column(at: int, size: int) -> tf.Tensor:
         digits = entries[:, at : at + size]
-        weights = tf.constant([256**i for i in range(size)], tf.int64)
-        ordered = tf.where(is_little, weights, weights[::-1])
-        return tf.reduce_sum(digits * ordered, axis=1)
+        return tf.reduce_sum(digits * _weights(size, is_little), axis=1)
 
     kind = column(2, 2)
     values = tf.where(kind == SHORT, column(8, 2), column(8, 4))
@@ -128,5 +126,10 @@ def _number(
     """Returns the number in some bytes as int64; bytes behind the end of the data are zeros."""
     digits = tf.cast(data[at : at + size], tf.int64)
     digits = tf.pad(digits, [[0, size - tf.size(digits)]])
-    weights = tf.constant([256**i for i in range(size)], tf.int64)
-    return tf.reduce_sum(digits * tf.where(is_little, weights, weights[::-1]))
+    return tf.reduce_sum(digits * _weights(size, is_little))
+
+
+def _weights(size: int, is_little: tf.Tensor | bool) -> tf.Tensor:
+    """Returns the weights of the bytes of a number."""
+    weights = [256**i for i in range(size)]
+    return tf.where(is_little, tf.constant(weights, tf.int64), tf.constant(weights[::-1], tf.int64))
