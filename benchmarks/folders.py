@@ -1,6 +1,6 @@
 """How fast folders of image files are loaded, and read for episodes, by kind of file.
 
-python benchmarks/folders.py [KIND …]
+python benchmarks/folders.py [--kinds KIND …]
 
 Each line is the median of five repetitions, in which the kinds take turns.
 """
@@ -78,7 +78,7 @@ def measure(folder: Path, kind: Kind, seed: int, n_meta_batches: int) -> tuple[f
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
+    parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     parser.add_argument("--meta-batches", type=int, default=15)
     parser.add_argument("--repetitions", type=int, default=5)
     options = parser.parse_args()
