@@ -110,7 +110,7 @@ class Folder(Named):
     split: Annotated[Literal["all"] | None, Expected('"all", or null')] = None
     """`all`: every class is a test class, and there is none to train on."""
     on_error: Annotated[Literal["raise", "skip"], Expected()] = "raise"
-    """What to do about image files that cannot be read: stop with an error, or leave them out."""
+    """Whether image files that cannot be read stop the run with an error, or are left out."""
 
 
 class Folders(Options):
@@ -128,7 +128,7 @@ class Folders(Options):
     image_format: ImageFormat | None = None
     """The size and colours that images are converted to. 84×84 RGB if it is left out."""
     on_error: Annotated[Literal["raise", "skip"], Expected()] = "raise"
-    """What to do about image files that cannot be read: stop with an error, or leave them out."""
+    """Whether image files that cannot be read stop the run with an error, or are left out."""
 
     @property
     def name(self) -> str:
