@@ -1,11 +1,14 @@
-"""Bounds on what a `.keras` file, a ZIP archive, expands to."""
+"""Opens `.keras` files, which are ZIP archives, within bounds on what they expand to."""
 
 from __future__ import annotations
 
 import json
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import keras
 
 CONFIG = "config.json"
 MOST_CONFIG_BYTES = 16 << 20
@@ -38,6 +41,30 @@ def check_archive(file: Path) -> None:
             )
     if total > most + MOST_CONFIG_BYTES:
         raise ValueError(f"it expands to {total:,} bytes from {file.stat().st_size:,}.")
+
+
+def load_model(file: Path, name: str) -> keras.Model:
+    """Loads the model in a `.keras` file, without executing code that the file holds.
+
+    Args:
+        file: Path. The file.
+        name: str. What the user calls the file, for errors.
+
+    Returns:
+        keras.Model. The model, not compiled.
+
+    Raises:
+        ValueError: If the file is no model's, or no safe one.
+    """
+    import keras
+
+    try:
+        check_archive(file)
+        return keras.models.load_model(file, compile=False, safe_mode=True)
+    except Exception as error:
+        # Keras raises many types of errors for files that are no models, or no safe ones.
+        text = " ".join(str(error).split()).replace(str(file), name)
+        raise ValueError(f"{name} does not load: {text}") from error
 
 
 def read_config(file: Path) -> dict[str, Any]:

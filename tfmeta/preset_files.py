@@ -27,7 +27,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from tfmeta.about import About
-from tfmeta.archives import check_archive
+from tfmeta.archives import load_model
 from tfmeta.files import json_text, replacing, sha256_of, write_text
 from tfmeta.version import __version__
 from tfmeta.versions import locked, new_folders
@@ -285,21 +285,13 @@ def naming(folder: Path, name: str) -> Iterator[None]:
 
 
 def _load(folder: Path) -> keras.Model:
-    import keras
-
     file = folder / LEARNER
     # Keras loads only from a path. Only this user can open the temporary folder, so nobody can
     # change the file after the check.
     with tempfile.TemporaryDirectory() as private:
         copied = Path(private) / LEARNER
         check(folder, copied)
-        try:
-            check_archive(copied)
-            model = keras.models.load_model(copied, compile=False, safe_mode=True)
-        except Exception as error:
-            # Keras raises many types of errors for files that are no models, or no safe ones.
-            text = " ".join(str(error).split()).replace(str(copied), str(file))
-            raise ValueError(f"{file} does not load: {text}") from error
+        model = load_model(copied, str(file))
     _check_finite(model, str(file))
     return model
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 
 from tfmeta import backbones
-from tfmeta.archives import check_archive
+from tfmeta.archives import load_model
 from tfmeta.files import sha256_of
 from tfmeta.recipes.networks import FUNCTION, SavedNetwork, kind_of
 from tfmeta.recipes.options import Named
@@ -98,13 +98,7 @@ def _loaded(
                 f"{file} is another file than the recipe's: its SHA-256 digest is {digest}, not "
                 f"{network.sha256}."
             )
-        try:
-            check_archive(copied)
-            loaded = keras.models.load_model(copied, compile=False, safe_mode=True)
-        except Exception as error:
-            # Keras raises many types of errors for files that are no models, or no safe ones.
-            text = " ".join(str(error).split()).replace(str(copied), str(file))
-            raise ValueError(f"{file} does not load: {text}") from error
+        loaded = load_model(copied, str(file))
     _check(loaded, str(file), n_outputs, example_shape)
     return loaded
 

@@ -6,6 +6,7 @@ They become the same examples as those that `tfmeta predict` makes of them, or a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import tensorflow as tf
 
@@ -21,10 +22,35 @@ MOST_PIXELS = 2**24
 PNG, JPEG = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", b"\xff\xd8\xff"
 
 
+class ImageDecoder(NamedTuple):
+    """Decodes the files of one input. It is traced once for all signatures that have the input.
+
+    Attributes:
+        shape: tuple of int. The shape `(height, width, channels)` of an example.
+        decode: callable. From a file and whether it exists, scalars of string and bool, to pixels
+            as uint8: those of the file, or zeros.
+    """
+
+    shape: tuple[int, int, int]
+    decode: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+
+
+def image_decoders(image_format: ImageFormat) -> dict[str, ImageDecoder]:
+    """Returns a decoder for each input that may be images, by the input's name.
+
+    Args:
+        image_format: ImageFormat. How images become arrays.
+    """
+    return {
+        name: ImageDecoder(image_format.shape, _traced_decoder(name, image_format))
+        for name in IMAGE_INPUTS.values()
+    }
+
+
 def on_encoded_images(
     function: Callable[[Tensors], dict[str, tf.Tensor]],
     specs: Mapping[str, tf.TensorSpec],
-    image_format: ImageFormat,
+    decoders: Mapping[str, ImageDecoder],
 ) -> tuple[Callable[[Tensors], dict[str, tf.Tensor]], dict[str, tf.TensorSpec]]:
     """Returns a function of PNG or JPEG files instead of arrays, and its inputs.
 
@@ -32,7 +58,7 @@ def on_encoded_images(
         function: callable. A function of the tensors that a request holds, by name. It is given
             the decoded images under the names that the files have, so that its errors name them.
         specs: dict of `tf.TensorSpec`. What the function takes.
-        image_format: ImageFormat. How images become arrays.
+        decoders: dict of ImageDecoder. The decoders that `image_decoders` returns.
     """
 
     def on_images(inputs: Tensors) -> dict[str, tf.Tensor]:
@@ -41,7 +67,7 @@ def on_encoded_images(
             if name in IMAGE_INPUTS:
                 images = IMAGE_INPUTS[name]
                 mask = inputs["support_mask"] if name == "support_x" else None
-                pixels = _decoded(images, inputs[images], mask, image_format)
+                pixels = _decoded(images, inputs[images], mask, decoders[images])
                 decoded[images] = tf.cast(pixels, spec.dtype)
         return function(decoded)
 
@@ -54,7 +80,7 @@ def on_encoded_images(
 
 
 def _decoded(
-    name: str, encoded: tf.Tensor, mask: tf.Tensor | None, image_format: ImageFormat
+    name: str, encoded: tf.Tensor, mask: tf.Tensor | None, decoder: ImageDecoder
 ) -> tf.Tensor:
     """Returns images `[…, height, width, channels]` from 0 to 1, and zeros for padding."""
     exists = tf.ones(tf.shape(encoded), tf.bool) if mask is None else mask > 0
@@ -70,25 +96,33 @@ def _decoded(
         encoded,
     )
 
-    def decode(elements: tuple[tf.Tensor, tf.Tensor]) -> tf.Tensor:
-        file, file_exists = elements
+    pixels = tf.map_fn(
+        lambda elements: decoder.decode(*elements),
+        (tf.reshape(encoded, [-1]), tf.reshape(exists, [-1])),
+        fn_output_signature=tf.TensorSpec(decoder.shape, tf.uint8),
+    )
+    shape = tf.concat([tf.shape(encoded), decoder.shape], axis=0)
+    return tf.reshape(tf.cast(pixels, tf.float32) / 255, shape)
+
+
+def _traced_decoder(
+    name: str, image_format: ImageFormat
+) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    specs = [tf.TensorSpec([], tf.string), tf.TensorSpec([], tf.bool)]
+
+    @tf.function(input_signature=specs, autograph=False)
+    def decode(file: tf.Tensor, exists: tf.Tensor) -> tf.Tensor:
         # An error about a file that cannot be decoded contains the scope's name.
         with tf.name_scope(f"{name}_must_be_whole_PNG_or_JPEG_files"):
             return tf.cond(
-                file_exists,
+                exists,
                 lambda: image_format.from_pixels(
                     _decoded_file(name, _with_checked_size(name, file), image_format.channels)
                 ),
                 lambda: tf.zeros(image_format.shape, tf.uint8),
             )
 
-    pixels = tf.map_fn(
-        decode,
-        (tf.reshape(encoded, [-1]), tf.reshape(exists, [-1])),
-        fn_output_signature=tf.TensorSpec(image_format.shape, tf.uint8),
-    )
-    shape = tf.concat([tf.shape(encoded), image_format.shape], axis=0)
-    return tf.reshape(tf.cast(pixels, tf.float32) / 255, shape)
+    return decode
 
 
 def _with_checked_size(name: str, encoded: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.meta_learner import MetaLearner
-from tfmeta.serving.encoded_images import on_encoded_images
+from tfmeta.serving.encoded_images import image_decoders, on_encoded_images
 from tfmeta.serving.errors import as_servable_error
 from tfmeta.serving.outputs import named_outputs
 from tfmeta.serving.requests import (
@@ -93,7 +93,8 @@ def adapted_signatures(
 
     bodies = {"serving_default": _Body(predict, {"x": x})}
     if image_format is not None:
-        bodies["predict_images"] = _Body(*on_encoded_images(predict, {"x": x}, image_format))
+        decoders = image_decoders(image_format)
+        bodies["predict_images"] = _Body(*on_encoded_images(predict, {"x": x}, decoders))
     return _traced(bodies)
 
 
@@ -132,8 +133,9 @@ def learner_signatures(
     task = trace_task_functions(learner, support_specs, query_spec, n_outputs)
     bodies = _learner_bodies(learner, task, support_specs, query_spec, n_outputs)
     if image_format is not None:
+        decoders = image_decoders(image_format)
         bodies |= {
-            f"{name}_images": _Body(*on_encoded_images(*body, image_format))
+            f"{name}_images": _Body(*on_encoded_images(*body, decoders))
             for name, body in bodies.items()
         }
     return _traced(bodies)
