@@ -96,7 +96,7 @@ def test_any_tfds_data_set_is_loaded_by_name(data_dir: Path) -> None:
     for k in range(11):
         x = examples(data, f"name{k}")
         assert x.shape == (3, 6, 5, 3), "the data set's own splits are joined"
-        np.testing.assert_array_equal(x[..., 0], np.full((3, 6, 5), np.float32(10 * k) / 255))
+        np.testing.assert_array_equal(x[..., 0], np.full((3, 6, 5), 10 * k, "float32") / 255)
         np.testing.assert_allclose(np.sort(x[:, 0, 0, 1]) * 255, [1, 2, 3], rtol=1e-6)
 
 
@@ -118,7 +118,7 @@ def test_images_that_differ_in_size_need_one(data_dir: Path) -> None:
         load("tfmeta_test_varying", data_dir=data_dir)
     data = load("tfmeta_test_varying", data_dir=data_dir, split="all", image_size=(7, 7))
     x = examples(data, "name3")
-    np.testing.assert_array_equal(x[..., 0], np.full((3, 7, 7), np.float32(30) / 255))
+    np.testing.assert_array_equal(x[..., 0], np.full((3, 7, 7), 30, "float32") / 255)
 
 
 def test_a_tfds_data_set_without_labels_is_told(data_dir: Path) -> None:
