@@ -9,7 +9,8 @@ import tensorflow as tf
 from PIL import Image
 
 from tfmeta.data import ImageFormat
-from tfmeta.serving.encoded_images import on_encoded_images
+from tfmeta.serving.encoded_images import image_decoders, on_encoded_images
+from tfmeta.serving.image_headers import PngHeader, png_header
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (12, 20, 3), dtype=np.uint8)
@@ -66,7 +67,7 @@ def decoder(request: pytest.FixtureRequest) -> tuple[ImageFormat, Any]:
     channels, invert = request.param
     image_format = ImageFormat(9, 7, channels, invert)
     spec = {"x": tf.TensorSpec([None, *image_format.shape], tf.float32, "x")}
-    function, specs = on_encoded_images(lambda inputs: inputs, spec, image_format)
+    function, specs = on_encoded_images(lambda inputs: inputs, spec, image_decoders(image_format))
     return image_format, tf.function(function, input_signature=[specs], autograph=False)
 
 
@@ -114,3 +115,21 @@ def test_damaged_headers_end_in_an_answer_or_an_error(
         else:
             assert np.isfinite(answer).all()
     assert n_refused > 0
+
+
+def test_decoding_is_traced_once_for_all_signatures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A trace has hundreds of operations, and a servable has up to three signatures of images."""
+    traces = []
+
+    def traced(encoded: tf.Tensor) -> PngHeader:
+        traces.append(encoded)
+        return png_header(encoded)
+
+    monkeypatch.setattr("tfmeta.serving.encoded_images.png_header", traced)
+    image_format = ImageFormat(9, 7, 1)
+    spec = {"x": tf.TensorSpec([None, *image_format.shape], tf.float32, "x")}
+    decoders = image_decoders(image_format)
+    for _ in range(2):
+        function, specs = on_encoded_images(lambda inputs: inputs, spec, decoders)
+        tf.function(function, input_signature=[specs], autograph=False).get_concrete_function()
+    assert len(traces) == 1
