@@ -87,14 +87,26 @@ USERS = prototypes(training_steps=20, transductive=False, custom_training=False)
 
 
 # All of our own learners are in learners/test_conformance.py.
-@pytest.mark.parametrize("check", checks(USERS))
+@pytest.mark.parametrize(
+    "check",
+    [
+        # Others that train or trace have learners of tfmeta in `test_conformance.py`.
+        pytest.param(
+            check,
+            marks=[pytest.mark.large]
+            if check in ("eager_equals_graph", "adapted_model", "task_order", "mixed_bfloat16")
+            else [],
+        )
+        for check in checks(USERS)
+    ],
+)
 def test_a_right_learner_of_a_user_passes(check):
     policy = keras.config.floatx(), keras.config.dtype_policy().name
     run(check, USERS)
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == policy
 
 
-@pytest.mark.parametrize("check", ["contract", "float64"])
+@pytest.mark.parametrize("check", ["contract", pytest.param("float64", marks=pytest.mark.large)])
 def test_a_first_order_learner_that_says_so_passes(check):
     run(check, maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"))
 
@@ -375,7 +387,15 @@ WRONG = [
 
 @pytest.mark.parametrize(
     ("learner", "check", "message"),
-    [pytest.param(*wrong, id=f"{wrong[0].__name__}-{wrong[1]}") for wrong in WRONG],
+    [
+        pytest.param(
+            *wrong,
+            id=f"{wrong[0].__name__}-{wrong[1]}",
+            # The same message as for the labels, after longer training.
+            marks=[pytest.mark.large] if wrong[0] is IgnoresTheSupportSet else [],
+        )
+        for wrong in WRONG
+    ],
 )
 def test_wrong_learners_are_caught(learner, check, message):
     options = {"scale": 0.5} if issubclass(learner, Scaled) else {}

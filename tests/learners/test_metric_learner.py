@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import most_are_large
 
 import tfmeta
 
@@ -132,21 +133,26 @@ for name in json.load(open(f"{folder}/names.json")):
 """
 
 
-def test_adapted_models_load_and_predict_where_there_is_no_tfmeta(tmp_path):
+@pytest.mark.parametrize(
+    "names",
+    [["relation"], pytest.param([*PLAIN], marks=pytest.mark.large)],
+    ids=["one that compares by a network", "all"],
+)
+def test_adapted_models_load_and_predict_where_there_is_no_tfmeta(names, tmp_path):
     support_x = RNG.normal(size=(6, 5)).astype("float32")
     labels = np.array([0, 2, 1, 1, 2, 1])
     x = RNG.normal(size=(4, 5)).astype("float32")
     np.save(tmp_path / "x.npy", x)
     expected = {}
-    for name, make in PLAIN.items():
-        learner = randomise(make())
+    for name in names:
+        learner = randomise(PLAIN[name]())
         y = RNG.normal(size=(6, 2)).astype("float32") if "regression" in name else labels
         model = learner.adapt(support_x, y)
         assert type(model).__module__.startswith("keras.")
         model.save(tmp_path / f"{name}.keras")
         inputs = {"support_x": support_x[None], "support_y": y[None], "query_x": x[None]}
         expected[name] = learner(inputs)[0].numpy()
-    (tmp_path / "names.json").write_text(json.dumps(list(PLAIN)))
+    (tmp_path / "names.json").write_text(json.dumps(names))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [sys.executable, "-c", LOAD_AND_PREDICT, str(tmp_path)]
     child = subprocess.run(
@@ -225,7 +231,7 @@ def test_the_number_of_classes_is_an_argument_of_adapt_task(learner):
     assert (predictions.argmax(axis=-1) < 3).all()  # Classes without examples are never predicted.
 
 
-@pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
+@pytest.mark.parametrize("learner", most_are_large(LEARNERS, ["prototypical"]))
 def test_several_threads_trace_one_learner_for_numbers_of_classes_of_their_own(learner):
     learner = learner()
     learner(episode(n_way=2))
