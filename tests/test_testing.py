@@ -86,16 +86,19 @@ REGRESSION = Case(
 USERS = prototypes(training_steps=20, transductive=False, custom_training=False)
 
 
-# All of our own learners are in learners/test_conformance.py.
+# All of our own learners are in learners/test_conformance.py, in the default tier for these checks.
+LONG = (
+    *("eager_equals_graph", "adapted_model", "task_order", "mixed_bfloat16", "learning"),
+    *("train_step_equals_default", "keras_round_trip"),
+)
+
+
 @pytest.mark.parametrize(
     "check",
     [
-        # Others that train or trace have learners of tfmeta in `test_conformance.py`.
         pytest.param(
             check,
-            marks=[pytest.mark.large]
-            if check in ("eager_equals_graph", "adapted_model", "task_order", "mixed_bfloat16")
-            else [],
+            marks=[pytest.mark.large] if check in LONG else [],
         )
         for check in checks(USERS)
     ],
@@ -111,7 +114,9 @@ def test_a_first_order_learner_that_says_so_passes(check):
     run(check, maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"))
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "reduction", ["sum", pytest.param("mean_with_sample_weight", marks=pytest.mark.large)]
+)
 @pytest.mark.parametrize("check", ["meta_batch_size", "masking", "float64"])
 def test_the_loss_may_be_reduced_otherwise(check, reduction):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)

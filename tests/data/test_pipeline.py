@@ -55,7 +55,9 @@ def source(request: pytest.FixtureRequest) -> Any:
     return SOURCES[request.param]
 
 
-@pytest.fixture(params=bare_and_classes(RANGED))
+@pytest.fixture(
+    params=[pytest.param(n, marks=[] if n == "classes" else [pytest.mark.large]) for n in RANGED]
+)
 def ranged(request: pytest.FixtureRequest) -> Any:
     return RANGED[request.param]
 

@@ -207,13 +207,13 @@ def tier(case, check):
     """Deals out the checks of a learner: the default tier has a share, the large one has the rest.
 
     Of a check, the default tier has one mode per learner; over the learners, it has all modes. Of a
-    long check it has every third classifier, so that they are of different families, and every
-    twelfth of the other cases; of a short check every fourth of those.
+    long check it has every third classifier, so that they are of different families; of a short
+    check all classifiers, and every fourth of the other cases.
     """
     name, _, mode = case.name.partition(", ")
     order = list(CHECKS).index(check)
     if mode not in MODES or name not in CLASSIFIERS:
-        return LARGE if (CASES.index(case) + order) % (12 if check in LONG else 4) else []
+        return LARGE if check in LONG or (CASES.index(case) + order) % 4 else []
     number = list(CLASSIFIERS).index(name)
     if check in LONG and (number + order) % 3:
         return LARGE

@@ -315,7 +315,7 @@ def learners_with(inner_loss, kind):
     [
         (None, "logits"),
         pytest.param(SPARSE(from_logits=True), "logits", marks=pytest.mark.large),
-        (SPARSE(), "scores"),
+        pytest.param(SPARSE(), "scores", marks=pytest.mark.large),
         pytest.param("SparseCategoricalCrossentropy", "scores", marks=pytest.mark.large),
         ("sparse_categorical_crossentropy", "scores"),
         pytest.param(

@@ -133,26 +133,29 @@ for name in json.load(open(f"{folder}/names.json")):
 """
 
 
-@pytest.mark.parametrize(
-    "names",
-    [["relation"], pytest.param([*PLAIN], marks=pytest.mark.large)],
-    ids=["one that compares by a network", "all"],
-)
-def test_adapted_models_load_and_predict_where_there_is_no_tfmeta(names, tmp_path):
+@pytest.mark.parametrize("name", ["prototypical", "relation"])
+def test_an_adapted_model_has_nothing_of_tfmeta(name):
+    x = RNG.normal(size=(6, 5)).astype("float32")
+    model = PLAIN[name]().adapt(x, np.array([0, 2, 1, 1, 2, 1]))
+    assert "tfmeta" not in model.to_json()
+
+
+@pytest.mark.large
+def test_adapted_models_load_and_predict_where_there_is_no_tfmeta(tmp_path):
     support_x = RNG.normal(size=(6, 5)).astype("float32")
     labels = np.array([0, 2, 1, 1, 2, 1])
     x = RNG.normal(size=(4, 5)).astype("float32")
     np.save(tmp_path / "x.npy", x)
     expected = {}
-    for name in names:
-        learner = randomise(PLAIN[name]())
+    for name, make in PLAIN.items():
+        learner = randomise(make())
         y = RNG.normal(size=(6, 2)).astype("float32") if "regression" in name else labels
         model = learner.adapt(support_x, y)
         assert type(model).__module__.startswith("keras.")
         model.save(tmp_path / f"{name}.keras")
         inputs = {"support_x": support_x[None], "support_y": y[None], "query_x": x[None]}
         expected[name] = learner(inputs)[0].numpy()
-    (tmp_path / "names.json").write_text(json.dumps(names))
+    (tmp_path / "names.json").write_text(json.dumps(list(PLAIN)))
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
     command = [sys.executable, "-c", LOAD_AND_PREDICT, str(tmp_path)]
     child = subprocess.run(

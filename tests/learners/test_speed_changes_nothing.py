@@ -170,7 +170,11 @@ def test_only_a_plain_convolution_is_normalised_by_its_kernel(
 
 
 @pytest.mark.parametrize(
-    "name", ["maml", pytest.param("relation_network", marks=pytest.mark.large)]
+    "name",
+    [
+        "prototypical_network",
+        *(pytest.param(n, marks=pytest.mark.large) for n in ("maml", "relation_network")),
+    ],
 )
 def test_the_compiled_float32_step_has_the_float64_gradient(name, float64):
     """Its kernels are others, fused ones."""

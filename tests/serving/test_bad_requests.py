@@ -284,7 +284,7 @@ def assert_same(answer: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray
         np.testing.assert_array_equal(answer[name], value, err_msg=name)
 
 
-IMAGES_BESIDE_OTHERS = {("metric", "adapt_images"), ("metric", "predict_images")}
+IMAGES_BESIDE_OTHERS = {("metric", "adapt_and_predict_images"), ("metric", "predict_images")}
 
 
 @pytest.mark.parametrize(

@@ -252,7 +252,8 @@ class ReadsAFile(keras.layers.Layer):
         (Counts, "writes a variable"),
         (RunsPython, "runs Python"),
         (Compiled, "needs XLA"),
-        (LooksAside, "alone and beside others differ"),
+        # Of learners, `test_gate.py` has it in the default tier.
+        pytest.param(LooksAside, "alone and beside others differ", marks=pytest.mark.large),
         (ReadsAFile, "touches files"),
     ],
 )
