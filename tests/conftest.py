@@ -1,5 +1,6 @@
 """Settings of all tests, the tier of large ones, and fixtures that several folders share."""
 
+import contextlib
 import hashlib
 import os
 import time
@@ -128,8 +129,57 @@ def glyphs_dir(pytestconfig: pytest.Config) -> Path:
     """A directory of TensorFlow Datasets with the glyphs.
 
     They take half a minute to draw, so pytest's cache keeps them for later runs, by the code and
-    the libraries that draw and write them.
+    the libraries that draw and write them. Only large tests should need them.
     """
+    return drawn_glyphs(pytestconfig, "glyphs")
+
+
+@pytest.fixture(scope="session")
+def few_glyphs_dir(pytestconfig: pytest.Config) -> Path:
+    """A directory like `glyphs_dir`, with fewer classes: of Latin, Greek and Cyrillic characters.
+
+    It is read while `some_glyphs` is in effect.
+    """
+    with some_glyphs():
+        return drawn_glyphs(pytestconfig, "few-glyphs")
+
+
+@pytest.fixture(scope="session")
+def few_glyphs_builder(few_glyphs_dir: Path) -> Any:
+    """The few glyphs as a data set of TensorFlow Datasets."""
+    from tfmeta.data import glyphs
+
+    with some_glyphs():
+        return glyphs.Glyphs(data_dir=few_glyphs_dir)
+
+
+@pytest.fixture
+def few_glyphs(few_glyphs_dir: Path) -> Iterator[Path]:
+    """Lets "glyphs" be the few of `few_glyphs_dir`, and returns that."""
+    with some_glyphs():
+        yield few_glyphs_dir
+
+
+@contextlib.contextmanager
+def some_glyphs() -> Iterator[None]:
+    """The data set of glyphs has fewer classes meanwhile."""
+    from tfmeta.data import glyphs
+
+    def some_faces() -> tuple[list[Any], dict[int, list[int]]]:
+        fonts, coverage = load_faces()
+        # Scripts that share many shapes, so that look-alikes are found among them.
+        known = {p: faces for p, faces in coverage.items() if p < 0x100 or 0x370 <= p < 0x460}
+        return fonts, known
+
+    load_faces = glyphs.load_faces
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(glyphs, "NUM_CLASSES", 100)
+        patch.setattr(glyphs, "load_faces", some_faces)
+        yield
+
+
+def drawn_glyphs(pytestconfig: pytest.Config, name: str) -> Path:
+    """Draws glyphs into a folder of pytest's cache, unless they are there."""
     from filelock import FileLock
 
     from tfmeta.data import glyph_drawing, glyphs
@@ -139,7 +189,7 @@ def glyphs_dir(pytestconfig: pytest.Config) -> Path:
     for library in ("matplotlib", "pillow", "tensorflow-datasets"):
         digest.update(f"{library} {metadata.version(library)}".encode())
     assert pytestconfig.cache is not None
-    folder = pytestconfig.cache.mkdir(f"glyphs-{digest.hexdigest()[:16]}")
+    folder = pytestconfig.cache.mkdir(f"{name}-{digest.hexdigest()[:16]}")
     with FileLock(folder.with_suffix(".lock")):
         glyphs.Glyphs(data_dir=folder).download_and_prepare()
     return folder

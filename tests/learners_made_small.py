@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -78,6 +78,26 @@ def each_with_one_mode(values: Iterable[Any]) -> list[Any]:
         pytest.param(value, mode, marks=[] if i % len(MODES) == j else [pytest.mark.large])
         for i, value in enumerate(values)
         for j, mode in enumerate(MODES)
+    ]
+
+
+def most_are_large(values: Iterable[Any], few: Iterable[Any]) -> list[Any]:
+    """Parameters, of which the default tier has a few; the large tier has the others.
+
+    Args:
+        values: iterable. A mapping gives its values, with its keys as their names.
+        few: iterable. Those for the default tier; keys, if `values` is a mapping.
+    """
+    named = values if isinstance(values, Mapping) else {value: value for value in values}
+    few = set(few)
+    assert few <= named.keys()
+    return [
+        pytest.param(
+            value,
+            id=name if isinstance(name, str) else None,
+            marks=[] if name in few else [pytest.mark.large],
+        )
+        for name, value in named.items()
     ]
 
 

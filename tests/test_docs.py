@@ -96,8 +96,11 @@ def few_steps(monkeypatch):
 
 
 @pytest.fixture
-def reader(reader_folder, glyphs_dir, monkeypatch, server):
+def reader(reader_folder, monkeypatch, server, request):
     """All that a reader has: images, glyphs and a server."""
+    # All glyphs take long to draw and to read: the large tests have them.
+    is_large = request.node.get_closest_marker("large") is not None
+    glyphs_dir = request.getfixturevalue("glyphs_dir" if is_large else "few_glyphs")
     monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(glyphs_dir))
     # TensorFlow has long started here, which the call refuses; it has a test of its own.
     monkeypatch.setattr("tfmeta.configure_threads", lambda: None)
@@ -114,7 +117,14 @@ def run_snippets(page, snippets):
 # === The README's blocks, each alone ===
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS[README], ids=range(len(SNIPPETS[README])))
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        # One that trains a network on the glyphs: `guide.md` does in the default tier.
+        pytest.param(s, id=str(i), marks=[pytest.mark.large] if '"glyphs"' in s else [])
+        for i, s in enumerate(SNIPPETS[README])
+    ],
+)
 @pytest.mark.usefixtures("reader", "few_steps")
 def test_each_block_of_the_readme_runs_alone(snippet):
     run_snippets(README, [snippet])
@@ -133,7 +143,18 @@ def test_each_block_of_the_readme_runs_alone_at_full_length(snippet):
 README_COMMANDS = [c for block in blocks(README, "sh") if "tfmeta" in str(c := commands(block))]
 
 
-@pytest.mark.parametrize("block", README_COMMANDS, ids=lambda block: block[0][1])
+@pytest.mark.parametrize(
+    "block",
+    [
+        # One that trains, which `tests/cli` does in the default tier, is in the large one.
+        pytest.param(
+            block,
+            id=block[0][1],
+            marks=[pytest.mark.large] if any(c[1] == "train" for c in block) else [],
+        )
+        for block in README_COMMANDS
+    ],
+)
 @pytest.mark.usefixtures("reader")
 def test_each_shell_block_of_the_readme_runs_alone(block, reader_folder):
     # As printed, but the recipe is a smaller one.

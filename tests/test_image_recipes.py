@@ -45,14 +45,9 @@ def test_there_are_recipes_of_each_source() -> None:
     assert {Recipe.load(MODELS / name).data.name for name in NAMES} == set(SOURCES)
 
 
-# By default one; the large tier has the others.
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(name, marks=[] if name == AT_FULL_SIZE[-1] else [pytest.mark.large])
-        for name in NAMES
-    ],
-)
+# By default, `test_recipes.py` makes the learners of some of them.
+@pytest.mark.large
+@pytest.mark.parametrize("name", NAMES)
 def test_the_recipe_trains_and_tests(
     name: str,
     mini_imagenet_dir: Path,

@@ -5,8 +5,7 @@ before, as a user would.
 """
 
 import json
-import subprocess
-import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -91,7 +90,24 @@ def inside(prefix: str) -> dict[str, np.ndarray]:
     return {key: value for (folder, _, key), value in found.items() if folder == prefix}
 
 
-def test_a_run_is_evaluated_as_before(tmp_path: Path) -> None:
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., str]:
+    """A function: what a command prints."""
+    from tfmeta.cli import main
+
+    # TensorFlow has long started here.
+    monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)
+
+    def run(*arguments: object) -> str:
+        assert main([*map(str, arguments)]) == 0
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_run_is_evaluated_as_before(command: Callable[..., str], tmp_path: Path) -> None:
     output = tmp_path / "evaluation.json"
     command("evaluate", RELEASE / "run", "--output", output)
     before, after = (
@@ -105,13 +121,7 @@ def test_a_run_is_evaluated_as_before(tmp_path: Path) -> None:
     assert after["weights_sha256"] == before["weights_sha256"]
 
 
-def command(*arguments: object) -> str:
-    """What a command prints."""
-    command = [sys.executable, "-m", "tfmeta", *map(str, arguments)]
-    return subprocess.run(command, check=True, text=True, stdout=subprocess.PIPE).stdout
-
-
-def test_a_task_folder_predicts_as_before(tmp_path: Path) -> None:
+def test_a_task_folder_predicts_as_before(command: Callable[..., str], tmp_path: Path) -> None:
     x, prediction = arrays("task", ("x", "prediction")).values()
     np.savetxt(tmp_path / "queries.csv", x, delimiter=",")
     printed = command("predict", RELEASE / "task", tmp_path / "queries.csv")

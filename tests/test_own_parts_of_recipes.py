@@ -250,12 +250,13 @@ def test_an_error_in_the_data_names_the_recipe_s_file(tmp_path: Path) -> None:
             },
             "after up to 3 inner steps, but the inner rule of this learner knows 2",
         ),
-        (
+        pytest.param(
             {
                 "data": {"name": "glyphs"},
                 "episodes": {"n_way": 50, "n_shot": 5, "n_query": 10, "meta_batch_size": 1_000},
             },
             "750,000 examples of shape .* GiB",
+            marks=pytest.mark.large,
         ),
     ],
 )

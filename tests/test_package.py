@@ -177,6 +177,7 @@ def test_presets_are_listed_and_described_without_tensorflow() -> None:
     assert run(LISTING).split() == tfmeta.list_presets()
 
 
+@pytest.mark.large
 def test_a_command_that_fails_to_import_tensorflow_shows_what_it_logged() -> None:
     code = """
 import os, sys
@@ -239,7 +240,7 @@ print(json.dumps([tfmeta.list_presets(), len(opened), sorted(os.listdir(output))
 
 
 @pytest.mark.parametrize(
-    "system", [pytest.param("linux", marks=pytest.mark.large), "darwin", "win32"]
+    "system", [*(pytest.param(s, marks=pytest.mark.large) for s in ("linux", "darwin")), "win32"]
 )
 def test_presets_are_listed_loaded_and_saved_on_each_system(system: str, tmp_path: Path) -> None:
     output = run(SIMULATED, system, "maml_sinusoid", tmp_path / "mine")
@@ -264,9 +265,11 @@ def test_the_package_has_no_links() -> None:
 
 # === The wheel ===
 
+PIP = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel built from an sdist, which was built from a copy of the checkout without links."""
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
@@ -284,16 +287,22 @@ with tarfile.open({str(folder)!r} + "/" + name) as archive:
 """
     run(backend)
     (unpacked,) = (folder / "unpacked").iterdir()
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
     options = ["--no-deps", "--wheel-dir", folder]
-    subprocess.run([*pip, "wheel", *options, unpacked], check=True)
+    subprocess.run([*PIP, "wheel", *options, unpacked], check=True)
     (wheel,) = folder.glob("*.whl")
-    subprocess.run([*pip, "install", "--no-deps", "--target", folder / "site", wheel], check=True)
-    return {"wheel": wheel, "site": folder / "site"}
+    return wheel
 
 
-def test_a_wheel_holds_each_module_and_each_preset_once(built: dict[str, Path]) -> None:
-    with zipfile.ZipFile(built["wheel"]) as wheel:
+@pytest.fixture(scope="module")
+def site(built: Path) -> Path:
+    """A folder with the wheel installed."""
+    folder = built.parent / "site"
+    subprocess.run([*PIP, "install", "--no-deps", "--target", folder, built], check=True)
+    return folder
+
+
+def test_a_wheel_holds_each_module_and_each_preset_once(built: Path) -> None:
+    with zipfile.ZipFile(built) as wheel:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
     modules = {str(path.relative_to(ROOT)) for path in (ROOT / "tfmeta").rglob("*.py")}
     presets = {f"tfmeta/{name}" for name in files_in(ROOT, "saved_models")}
@@ -326,13 +335,13 @@ for name in names[::5]:
 """
 
 
+@pytest.mark.large
 def test_an_installed_wheel_has_the_presets(
-    built: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In an empty folder, without the repository and without a network."""
     monkeypatch.chdir(tmp_path)
-    site = str(built["site"])
-    names, *printed = run(INSTALLED, site, PYTHONPATH=site).splitlines()
+    names, *printed = run(INSTALLED, site, PYTHONPATH=str(site)).splitlines()
     assert names.split() == tfmeta.list_presets()
     assert len(printed) == 3
     for name, predictions in map(str.split, printed):

@@ -98,7 +98,7 @@ def test_an_adaptation_curve_needs_inner_steps(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("n_query", [3, (2, 4), 20])
+@pytest.mark.parametrize("n_query", [pytest.param(3, marks=pytest.mark.large), (2, 4), 20])
 def test_episodes_are_drawn(tmp_path: Path, n_query: Any) -> None:
     data = tfmeta.data.load("digits")
     episodes = data.episodes(n_way=2, n_shot=2, n_query=n_query, meta_batch_size=2)

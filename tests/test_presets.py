@@ -104,7 +104,7 @@ def test_a_mode_that_is_none_is_refused():
 
 def test_a_saved_learner_comes_back_without_its_optimizer(tmp_path):
     trained = learner()
-    trained.compile("adam", trained.default_loss())
+    trained.compile("adam", trained.default_loss(), run_eagerly=True)  # Faster, once.
     episode = {
         "support_x": np.zeros((1, 3, *SHAPE), "float32"),
         "support_y": np.arange(3)[None],
@@ -213,7 +213,7 @@ def test_the_zoo_is_small():
 
 
 # Regression and classification, inner steps and comparison; the large tier has the others.
-BY_DEFAULT = ("maml_glyphs_5w1s", "meta_sgd_sinusoid", "relation_network_omniglot_20w1s")
+BY_DEFAULT = ("maml_glyphs_5w1s", "meta_sgd_sinusoid")
 
 
 @pytest.mark.parametrize(

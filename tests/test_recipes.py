@@ -119,7 +119,21 @@ BY_LEARNER = {
 }
 
 
-@pytest.mark.parametrize("path", BY_LEARNER.values(), ids=lambda p: f"{p.parent.name}/{p.name}")
+# They take longest to make or to trace.
+SLOW = ("maml_mini_imagenet_5w1s", "meta_lstm_mini_imagenet_5w1s", "reptile_omniglot_5w1s")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(
+            path,
+            id=f"{path.parent.name}/{path.name}",
+            marks=[pytest.mark.large] if path.parent.name in SLOW else [],
+        )
+        for path in BY_LEARNER.values()
+    ],
+)
 def test_shipped_recipes_make_the_learner_they_describe(path: Path) -> None:
     recipe = Recipe.load(path)
     shape = {
@@ -544,7 +558,9 @@ def test_making_a_learner_leaves_the_global_random_state_as_it_was() -> None:
     np.testing.assert_array_equal(draws(lambda: make_learner(DIGITS, (8, 8, 1))), expected)
 
 
-@pytest.mark.parametrize("ranges", [{"n_way": [2, 4]}, {"n_query": [1, 6]}])
+@pytest.mark.parametrize(
+    "ranges", [{"n_way": [2, 4]}, pytest.param({"n_query": [1, 6]}, marks=pytest.mark.large)]
+)
 def test_padded_queries_do_not_count_in_the_accuracy_of_fit(ranges: dict[str, Any]) -> None:
     content = changed("episodes", {"n_way": 2, "n_query": 4, "meta_batch_size": 8}, DIGITS)
     content["episodes"].update(ranges)

@@ -100,6 +100,7 @@ def stop_a_run(folder: Path, number: int, position: tuple[int, int]) -> Progress
     return progress
 
 
+@pytest.mark.large
 def test_a_run_that_was_stopped_and_killed_goes_on_bit_by_bit(whole: Path, tmp_path: Path) -> None:
     assert stop_a_run(tmp_path, signal.SIGTERM, (1, 1)).position == (1, 2)
     # The checkpoint within the epoch is the one before, and has all that is left of the run.

@@ -86,20 +86,37 @@ REGRESSION = Case(
 USERS = prototypes(training_steps=20, transductive=False, custom_training=False)
 
 
-# All of our own learners are in learners/test_conformance.py.
-@pytest.mark.parametrize("check", checks(USERS))
+# All of our own learners are in learners/test_conformance.py, in the default tier for these checks.
+LONG = (
+    *("eager_equals_graph", "adapted_model", "task_order", "mixed_bfloat16", "learning"),
+    *("train_step_equals_default", "keras_round_trip"),
+)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        pytest.param(
+            check,
+            marks=[pytest.mark.large] if check in LONG else [],
+        )
+        for check in checks(USERS)
+    ],
+)
 def test_a_right_learner_of_a_user_passes(check):
     policy = keras.config.floatx(), keras.config.dtype_policy().name
     run(check, USERS)
     assert (keras.config.floatx(), keras.config.dtype_policy().name) == policy
 
 
-@pytest.mark.parametrize("check", ["contract", "float64"])
+@pytest.mark.parametrize("check", ["contract", pytest.param("float64", marks=pytest.mark.large)])
 def test_a_first_order_learner_that_says_so_passes(check):
     run(check, maml("first-order MAML", inner_steps=1, first_order=True, batch_norm="support"))
 
 
-@pytest.mark.parametrize("reduction", ["sum", "mean_with_sample_weight"])
+@pytest.mark.parametrize(
+    "reduction", ["sum", pytest.param("mean_with_sample_weight", marks=pytest.mark.large)]
+)
 @pytest.mark.parametrize("check", ["meta_batch_size", "masking", "float64"])
 def test_the_loss_may_be_reduced_otherwise(check, reduction):
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction=reduction)
@@ -375,7 +392,15 @@ WRONG = [
 
 @pytest.mark.parametrize(
     ("learner", "check", "message"),
-    [pytest.param(*wrong, id=f"{wrong[0].__name__}-{wrong[1]}") for wrong in WRONG],
+    [
+        pytest.param(
+            *wrong,
+            id=f"{wrong[0].__name__}-{wrong[1]}",
+            # The same message as for the labels, after longer training.
+            marks=[pytest.mark.large] if wrong[0] is IgnoresTheSupportSet else [],
+        )
+        for wrong in WRONG
+    ],
 )
 def test_wrong_learners_are_caught(learner, check, message):
     options = {"scale": 0.5} if issubclass(learner, Scaled) else {}

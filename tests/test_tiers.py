@@ -78,7 +78,10 @@ def test_a_failure_within_the_time_fails(pytester, run):
     assert pytester.runpytest("-m", "large", "--seconds", "100").ret == pytest.ExitCode.OK
 
 
-@pytest.mark.parametrize("options", [[], ["-n", "2", "--dist", "worksteal"]])
+@pytest.mark.parametrize(
+    "options",
+    [[], pytest.param(["-n", "2", "--dist", "worksteal"], marks=pytest.mark.large)],
+)
 def test_no_test_begins_after_its_time(pytester, run, options):
     pytester.makepyfile(
         **dict.fromkeys(FILES, ""),

@@ -87,7 +87,7 @@ def test_the_details_list_the_classes_of_each_split(tmp_path: Path) -> None:
     assert data_line(prepared).startswith(f"{classes}, examples of shape 8×8×1. MAML, ")
 
 
-@pytest.mark.parametrize("version", ["0.1.0", "now"])
+@pytest.mark.parametrize("version", [pytest.param("0.1.0", marks=pytest.mark.large), "now"])
 def test_each_session_of_a_resumed_run_is_kept(
     tmp_path: Path, version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -309,6 +309,7 @@ def test_a_recipe_with_a_mistake_claims_no_folder(tmp_path: Path, wrong: dict[st
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.large
 def test_a_recipe_made_in_python_resumes_too(tmp_path: Path) -> None:
     content = {**CONTENT, "network": {"name": "mlp", "hidden_units": (4,)}}
     content["evaluation"] = {"n_episodes": 2}

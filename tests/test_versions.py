@@ -613,7 +613,7 @@ def phase(new: set[str], folder: Path, has_new_version: bool) -> str:
 
 
 # How many publishers are killed.
-KILLS = [60, pytest.param(210, marks=pytest.mark.large)]
+KILLS = [20, *(pytest.param(n, marks=pytest.mark.large) for n in (60, 210))]
 
 
 def kill_publishers(

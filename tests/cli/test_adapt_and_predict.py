@@ -126,6 +126,7 @@ def test_every_learner_goes_from_a_recipe_to_predictions(
     assert float(p) == pytest.approx(float(lines[3][2]), abs=2e-4)
 
 
+@pytest.mark.large
 def test_fewer_classes_than_in_training_can_be_learned(succeeds, trained, two_digits, tmp_path):
     # A network of four outputs learns two classes, and predicts none but them.
     episodes = {"n_way": 4, "n_shot": 1, "n_query": 2, "meta_batch_size": 3}

@@ -1,5 +1,6 @@
 """The command line as a whole: help, versions, exit codes, errors, and what it does not import."""
 
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ from importlib import metadata
 from typing import Any, get_args
 
 import keras
+import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
@@ -20,6 +22,7 @@ from tfmeta import backbones, learners, training
 from tfmeta.cli import app, main, sources
 from tfmeta.cli.command import add
 from tfmeta.cli.options import BatchNorm
+from tfmeta.cli.predictions import write
 
 # What TensorFlow and its libraries write to stderr if they are let.
 CHATTER = ("oneDNN", "cuda", "absl", "CUDA", "WARNING", "cpu_feature_guard", "retracing")
@@ -98,6 +101,7 @@ def test_the_script_reports_an_error_in_one_line(script, check_error, tmp_path):
     assert result.stdout == ""
 
 
+@pytest.mark.large
 def test_the_script_trains_without_chatter(script, sinusoid, tmp_path):
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sinusoid))
     result = script("train", tmp_path, "--output", tmp_path / "run")
@@ -256,7 +260,17 @@ def test_the_environment_is_left_alone(tfmeta):
     assert dict(os.environ) == before
 
 
-@pytest.mark.parametrize("encoding", ["ascii", pytest.param("cp1252", marks=pytest.mark.large)])
+def test_what_stdout_cannot_encode_is_printed_as_escapes(monkeypatch):
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding="ascii"))
+    assert main(["--version"]) == 0
+    write([(["caf\udce9"], np.ones((1, 1)))], ["\u732b \u00b1"], "logits", "tsv", 1)
+    sys.stdout.flush()
+    assert b"\\u732b" in out.getvalue()
+
+
+@pytest.mark.large
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
 def test_characters_that_the_encoding_lacks_are_printed_as_escapes(encoding):
     """A table has a plus-minus sign, classes may have any name, and files what is no UTF-8."""
     code = (

@@ -55,7 +55,9 @@ def source(request: pytest.FixtureRequest) -> Any:
     return SOURCES[request.param]
 
 
-@pytest.fixture(params=bare_and_classes(RANGED))
+@pytest.fixture(
+    params=[pytest.param(n, marks=[] if n == "classes" else [pytest.mark.large]) for n in RANGED]
+)
 def ranged(request: pytest.FixtureRequest) -> Any:
     return RANGED[request.param]
 
@@ -95,19 +97,22 @@ def test_a_second_iteration_gives_equal_episodes(source: Any) -> None:
     assert_equal(stream(data, 12), stream(data, 12))
 
 
-@pytest.mark.parametrize("meta_batch_size", [1, 3, 12])
+@pytest.mark.parametrize("meta_batch_size", [pytest.param(1, marks=pytest.mark.large), 3, 12])
 def test_meta_batch_size_does_not_change_episodes(source: Any, meta_batch_size: int) -> None:
     whole = stream(source(meta_batch_size=2), 12)
     assert_equal(stream(source(meta_batch_size=meta_batch_size), 12), whole)
 
 
-@pytest.mark.parametrize("start", [1, 6])
+@pytest.mark.parametrize("start", [pytest.param(1, marks=pytest.mark.large), 6])
 def test_start_skips_that_many_episodes(source: Any, start: int) -> None:
     rest = [part[start:] for part in stream(source(), 12)]
     assert_equal(stream(source(start=start), 12 - start), rest)
 
 
-@pytest.mark.parametrize(("n_workers", "start"), [(2, 0), (3, 0), (3, 4)])
+@pytest.mark.parametrize(
+    ("n_workers", "start"),
+    [*(pytest.param(n, 0, marks=pytest.mark.large) for n in (2, 3)), (3, 4)],
+)
 def test_shards_interleave_to_the_whole(source: Any, n_workers: int, start: int) -> None:
     whole = stream(source(), start + 12)
     for worker in range(n_workers):
@@ -148,6 +153,7 @@ def drawing(n_draws: int) -> tf.data.Dataset:
     return episode_pipeline(describe, lambda bits: bits, {}, **DEFAULTS)
 
 
+@pytest.mark.large
 def test_an_episode_that_draws_too_often_is_refused_when_it_is_traced() -> None:
     n_draws = len(EPISODE_STREAMS)
     bits = np.concatenate(stream(drawing(n_draws), 100)[0])
@@ -179,7 +185,7 @@ def test_ranged_pipelines_give_equal_episodes(ranged: Any) -> None:
     assert_equal(stream(ranged(seed=3), 12), stream(ranged(seed=3), 12))
 
 
-@pytest.mark.parametrize("n_workers", [1, 3])
+@pytest.mark.parametrize("n_workers", [pytest.param(1, marks=pytest.mark.large), 3])
 def test_start_at_a_meta_batch_gives_the_same_continuation(ranged: Any, n_workers: int) -> None:
     for worker in {0, n_workers - 1}:
         shard = (worker, n_workers)

@@ -3,7 +3,14 @@
 import keras
 import numpy as np
 import pytest
-from learners_made_small import DENSE, N_WAY, dense_network, make_learner, plain_network
+from learners_made_small import (
+    DENSE,
+    N_WAY,
+    dense_network,
+    make_learner,
+    most_are_large,
+    plain_network,
+)
 
 import tfmeta
 from tfmeta.learners.structure import Structure
@@ -45,7 +52,9 @@ def compiled(learner, rate=0.1):
 
 
 @pytest.mark.parametrize("is_compiled", [pytest.param(False, marks=pytest.mark.large), True])
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name", most_are_large(ALL, {"anil", "maml", "maml_plus_plus", "prototypical_network"})
+)
 def test_a_layer_that_is_frozen_later_is_not_trained_or_the_learner_says_so(name, is_compiled):
     """Also without compiling again; and the weights of frozen layers keep every bit."""
     learner = made(name)
@@ -71,7 +80,7 @@ def test_a_layer_that_is_frozen_later_is_not_trained_or_the_learner_says_so(name
     assert (False, True) in moved
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", most_are_large(ALL, {"maml", "matching_network", "meta_sgd"}))
 def test_a_learner_frozen_later_adapts_as_one_that_was_made_of_the_frozen_network(name, tmp_path):
     """After it had adapted already; also after saving, and in another mode of batch norm."""
     keras.utils.set_random_seed(0)
@@ -135,7 +144,9 @@ def test_a_network_of_which_only_batch_norm_is_trainable_is_refused():
         tfmeta.MAML(network)
 
 
-@pytest.mark.parametrize("name", ["prototypical_network", "matching_network"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("prototypical_network", marks=pytest.mark.large), "matching_network"]
+)
 def test_a_frozen_encoder_compares_but_does_not_train(name):
     encoder = DENSE.encoder()
     encoder.trainable = False

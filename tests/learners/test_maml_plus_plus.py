@@ -158,7 +158,7 @@ def test_without_schedules_and_learned_rates_it_is_maml(meta_gradient):
 
 
 @pytest.mark.usefixtures("float64")
-@pytest.mark.parametrize("run_eagerly", [False, True])
+@pytest.mark.parametrize("run_eagerly", [pytest.param(False, marks=pytest.mark.large), True])
 def test_both_schedules_count_the_optimizer_s_iterations_in_one_graph(run_eagerly):
     learner = learner_of(2, multi_step_loss_iterations=4, first_order_iterations=2)
     at_iteration(learner, 0, outer_rate=0.1)

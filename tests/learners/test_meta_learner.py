@@ -53,20 +53,31 @@ def squared_softmax_error(y_true, y_pred):
 # === train_step ===
 
 
-@pytest.mark.parametrize("weighted", [False, True])
+LOSSES = {
+    "mean": SPARSE(from_logits=True),
+    "sum": SPARSE(from_logits=True, reduction="sum"),
+    "weighted mean": SPARSE(from_logits=True, reduction="mean_with_sample_weight"),
+    "function": squared_softmax_error,
+}
+BY_DEFAULT = {
+    ("sum", "support", True),
+    ("weighted mean", "support", True),
+    ("function", "support", False),
+}
+
+
 @pytest.mark.parametrize(
-    "batch_norm",
-    [*(pytest.param(m, marks=pytest.mark.large) for m in ("transductive", "running")), "support"],
-)
-@pytest.mark.parametrize(
-    "loss",
+    ("loss", "batch_norm", "weighted"),
     [
-        SPARSE(from_logits=True),
-        SPARSE(from_logits=True, reduction="sum"),
-        SPARSE(from_logits=True, reduction="mean_with_sample_weight"),
-        squared_softmax_error,
+        pytest.param(
+            *(LOSSES[name], mode, weighted),
+            id=f"{name}-{mode}-{weighted}",
+            marks=[] if (name, mode, weighted) in BY_DEFAULT else [pytest.mark.large],
+        )
+        for name in LOSSES
+        for mode in ("transductive", "running", "support")
+        for weighted in (False, True)
     ],
-    ids=["mean", "sum", "weighted mean", "function"],
 )
 def test_train_step_equals_the_default_one(loss, batch_norm, weighted):
     data = episodes()

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import most_are_large
 
 import tfmeta
 
@@ -132,6 +133,14 @@ for name in json.load(open(f"{folder}/names.json")):
 """
 
 
+@pytest.mark.parametrize("name", ["prototypical", "relation"])
+def test_an_adapted_model_has_nothing_of_tfmeta(name):
+    x = RNG.normal(size=(6, 5)).astype("float32")
+    model = PLAIN[name]().adapt(x, np.array([0, 2, 1, 1, 2, 1]))
+    assert "tfmeta" not in model.to_json()
+
+
+@pytest.mark.large
 def test_adapted_models_load_and_predict_where_there_is_no_tfmeta(tmp_path):
     support_x = RNG.normal(size=(6, 5)).astype("float32")
     labels = np.array([0, 2, 1, 1, 2, 1])
@@ -225,7 +234,7 @@ def test_the_number_of_classes_is_an_argument_of_adapt_task(learner):
     assert (predictions.argmax(axis=-1) < 3).all()  # Classes without examples are never predicted.
 
 
-@pytest.mark.parametrize("learner", LEARNERS.values(), ids=LEARNERS)
+@pytest.mark.parametrize("learner", most_are_large(LEARNERS, ["prototypical"]))
 def test_several_threads_trace_one_learner_for_numbers_of_classes_of_their_own(learner):
     learner = learner()
     learner(episode(n_way=2))

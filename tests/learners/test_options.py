@@ -197,7 +197,13 @@ def test_adapting_to_ever_other_sizes_keeps_a_bounded_number_of_functions():
 # === Tasks of different ways ===
 
 
-@pytest.mark.parametrize("name", ["prototypical_network", "matching_network", "relation_network"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("prototypical_network", "relation_network"),
+        pytest.param("matching_network", marks=pytest.mark.large),
+    ],
+)
 def test_tasks_of_different_ways_in_one_meta_batch_are_what_they_are_alone(name):
     learner = made(name)
     rng = np.random.default_rng(0)

@@ -306,7 +306,7 @@ class Subclassed(keras.Model):
         return {**super().get_config(), "units": self.units}
 
 
-@pytest.mark.parametrize("built", [False, True])
+@pytest.mark.parametrize("built", [False, pytest.param(True, marks=pytest.mark.large)])
 @pytest.mark.usefixtures("float64")
 def test_a_subclassed_encoder(built, tmp_path):
     encoder = Subclassed(3)

@@ -59,6 +59,7 @@ NEW = {
 
 
 OPERATIONS = ("conv2d", "normalize", "normalized_product")
+BY_DEFAULT = {("maml", "transductive"), ("reptile", "running")}
 
 
 def episodes(dtype="float64"):
@@ -90,15 +91,23 @@ def used(monkeypatch):
 @pytest.mark.parametrize(
     ("name", "mode", "operations"),
     [
-        # Every second learner, each in one mode; the large tier has the others.
+        # Derivatives of both orders, and of the first; the large tier has the others.
         *(
             pytest.param(
-                *(name, mode, OPERATIONS), marks=[] if i % 6 == 2 * j else [pytest.mark.large]
+                *(name, mode, OPERATIONS),
+                marks=[] if (name, mode) in BY_DEFAULT else [pytest.mark.large],
             )
-            for i, name in enumerate(NEW)
-            for j, mode in enumerate(MODES)
+            for name in NEW
+            for mode in MODES
         ),
-        pytest.param("maml", "support", OPERATIONS[1:], id="patches too large for a cache"),
+        *(
+            pytest.param(
+                *(name, "support", OPERATIONS[1:]),
+                id=f"patches too large for a cache, {name}",
+                marks=[] if name == "matching_network" else [pytest.mark.large],
+            )
+            for name in ("matching_network", "maml")
+        ),
     ],
 )
 @pytest.mark.usefixtures("float64")
@@ -161,7 +170,11 @@ def test_only_a_plain_convolution_is_normalised_by_its_kernel(
 
 
 @pytest.mark.parametrize(
-    "name", ["maml", pytest.param("relation_network", marks=pytest.mark.large)]
+    "name",
+    [
+        "prototypical_network",
+        *(pytest.param(n, marks=pytest.mark.large) for n in ("maml", "relation_network")),
+    ],
 )
 def test_the_compiled_float32_step_has_the_float64_gradient(name, float64):
     """Its kernels are others, fused ones."""

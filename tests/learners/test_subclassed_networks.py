@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import most_are_large
 
 import tfmeta
 
@@ -52,6 +53,10 @@ LEARNERS = {
     "relation_network": lambda: tfmeta.RelationNetwork(Network(5), Network(1, "sigmoid")),
     "reptile": lambda: tfmeta.Reptile(Network(N_WAY)),
 }
+# The three tests of all of them, which take long together, share them out in the default tier.
+BUILT = {"anil_subclassed_head", "cavia", "maml_support", "meta_sgd", "relation_network"}
+TRAINED = {"anil_built_head", "cavia", "maml", "prototypical_network", "reptile"}
+CALLED = {"anil", "maml_plus_plus", "matching_network_full_context", "meta_lstm"}
 SUBCLASSED = {name: make for name, make in LEARNERS.items() if name != "cavia"}
 
 
@@ -69,7 +74,7 @@ def test_every_learner_is_here():
 # === Building ===
 
 
-@pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+@pytest.mark.parametrize("make", most_are_large(LEARNERS, BUILT))
 def test_build_makes_all_that_a_graph_of_any_task_needs(make, tmp_path):
     learner, inputs = make(), tasks()
     learner.build({"support_x": (None, None, 4)})
@@ -93,7 +98,7 @@ def test_build_makes_all_that_a_graph_of_any_task_needs(make, tmp_path):
     assert loaded.example_shape == (4,)
 
 
-@pytest.mark.parametrize("make", LEARNERS.values(), ids=LEARNERS)
+@pytest.mark.parametrize("make", most_are_large(LEARNERS, TRAINED))
 def test_a_learner_built_by_a_shape_trains_all_its_weights(make):
     learner = make()
     learner.build({"support_x": (None, None, 4)})
@@ -116,7 +121,7 @@ def test_a_learner_built_by_a_shape_trains_all_its_weights(make):
 # === The shape of an example ===
 
 
-@pytest.mark.parametrize("make", SUBCLASSED.values(), ids=SUBCLASSED)
+@pytest.mark.parametrize("make", most_are_large(SUBCLASSED, CALLED))
 def test_a_subclassed_network_s_shape_is_that_of_what_came(make):
     inputs = tasks()
     for see in (

@@ -284,11 +284,20 @@ def assert_same(answer: Mapping[str, np.ndarray], first: Mapping[str, np.ndarray
         np.testing.assert_array_equal(answer[name], value, err_msg=name)
 
 
+IMAGES_BESIDE_OTHERS = {("metric", "adapt_and_predict_images"), ("metric", "predict_images")}
+
+
 @pytest.mark.parametrize(
     ("servable", "signature"),
     [
         # Learners that take inner steps differ in what adapts; the others in what is asked for.
-        pytest.param(name, key, marks=[pytest.mark.large] if name == "maml" else [])
+        # Images are refused alike, whatever is then done with them.
+        pytest.param(
+            *(name, key),
+            marks=[pytest.mark.large]
+            if name == "maml" or (name, key) in IMAGES_BESIDE_OTHERS
+            else [],
+        )
         for name in SERVABLES
         for key in SIGNATURES[name]
     ],
@@ -481,7 +490,13 @@ def assert_right(signature: str, inputs: Inputs, answer: Mapping[str, np.ndarray
 # The first requests make the process grow, by what is kept for each signature.
 @pytest.mark.parametrize(
     ("n_requests", "n_warmup"),
-    [(2_000, 1_000), pytest.param(10_000, 2_000, marks=pytest.mark.large)],
+    [
+        (400, 200),
+        *(
+            pytest.param(*numbers, marks=pytest.mark.large)
+            for numbers in ((2_000, 1_000), (10_000, 2_000))
+        ),
+    ],
 )
 def test_random_requests_in_one_process(n_requests, n_warmup, servables):
     worker = servables("metric")

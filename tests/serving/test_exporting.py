@@ -36,8 +36,8 @@ def episodes(learner, n_tasks, n_support, n_query, n_way=5):
     }
 
 
-# Comparison and inner steps, classes and values; the large tier has the others.
-BY_DEFAULT = ("prototypical_network", "maml_regression")
+# The comparing one is in the tests below, too; the large tier has the others.
+BY_DEFAULT = ("maml_regression",)
 
 
 @pytest.mark.parametrize(
@@ -74,37 +74,44 @@ def test_a_learner_adapts_in_a_process_without_tensorflow(name, exported):
         np.testing.assert_array_equal(before, after)
 
 
-def test_a_metric_learner_takes_any_number_of_classes(exported):
+@pytest.fixture(scope="module")
+def prototypical(exported):
+    """A learner, and a process that serves it."""
     learner, _, version = exported("prototypical_network")
-    few, many = episodes(learner, 1, 8, 4, n_way=2), episodes(learner, 1, 8, 4, n_way=4)
     with Worker(version) as servable:
-        alone = servable.run("adapt_and_predict", few)
-        assert alone["logits"].shape == (1, 4, 2)
-        both = servable.run(
-            "adapt_and_predict", {k: np.concatenate([few[k], many[k]]) for k in few}
-        )
+        yield learner, servable
+
+
+def test_a_metric_learner_takes_any_number_of_classes(prototypical):
+    learner, servable = prototypical
+    few, many = episodes(learner, 1, 8, 4, n_way=2), episodes(learner, 1, 8, 4, n_way=4)
+    alone = servable.run("adapt_and_predict", few)
+    assert alone["logits"].shape == (1, 4, 2)
+    both = servable.run("adapt_and_predict", {k: np.concatenate([few[k], many[k]]) for k in few})
     # Beside a task of more classes, a task has further ones that are never predicted.
     assert both["logits"].shape == (2, 4, 4)
     np.testing.assert_allclose(both["logits"][:1, :, :2], alone["logits"], rtol=1e-5)
     assert (both["probabilities"][0, :, 2:] == 0).all()
 
 
-def test_padding_may_hold_anything_finite(exported):
-    learner, _, version = exported("prototypical_network")
+def test_padding_may_hold_anything_finite(prototypical):
+    learner, servable = prototypical
     inputs = episodes(learner, 1, 10, 3)
     inputs["support_mask"][:, 8:] = 0
-    with Worker(version) as servable:
-        expected = servable.run("adapt_and_predict", inputs)["logits"]
-        # Its square is infinite.
-        inputs["support_x"][:, 8:] = 1e30
-        inputs["support_y"][:, 8:] = -7
-        np.testing.assert_array_equal(servable.run("adapt_and_predict", inputs)["logits"], expected)
+    expected = servable.run("adapt_and_predict", inputs)["logits"]
+    # Its square is infinite.
+    inputs["support_x"][:, 8:] = 1e30
+    inputs["support_y"][:, 8:] = -7
+    np.testing.assert_array_equal(servable.run("adapt_and_predict", inputs)["logits"], expected)
 
 
 # === What an export costs ===
 
 
-def test_an_export_traces_each_function_of_a_learner_once(tmp_path):
+@pytest.mark.parametrize(
+    "image_format", [None, pytest.param(ImageFormat(3, 3, 1), marks=pytest.mark.large)]
+)
+def test_an_export_traces_each_function_of_a_learner_once(image_format, tmp_path):
     traces = Counter()
 
     class Counting(tfmeta.PrototypicalNetwork):
@@ -117,12 +124,13 @@ def test_an_export_traces_each_function_of_a_learner_once(tmp_path):
             return super().predict_task(*args, **kwargs)
 
     learner = Counting(small_image_encoder())
-    version = export(learner, tmp_path / "counted", image_format=ImageFormat(3, 3, 1))
-    # The six signatures share them.
+    version = export(learner, tmp_path / "counted", image_format=image_format)
+    # All signatures share them.
     assert traces == {"adapt_task": 1, "predict_task": 1}
+    of_images = {"adapt_and_predict_images", "adapt_images", "predict_images"}
     assert set(tf.saved_model.load(str(version)).signatures) == {
         *("serving_default", "adapt_and_predict", "adapt", "predict"),
-        *("adapt_and_predict_images", "adapt_images", "predict_images"),
+        *(of_images if image_format else ()),
     }
 
 
@@ -244,7 +252,8 @@ class ReadsAFile(keras.layers.Layer):
         (Counts, "writes a variable"),
         (RunsPython, "runs Python"),
         (Compiled, "needs XLA"),
-        (LooksAside, "alone and beside others differ"),
+        # Of learners, `test_gate.py` has it in the default tier.
+        pytest.param(LooksAside, "alone and beside others differ", marks=pytest.mark.large),
         (ReadsAFile, "touches files"),
     ],
 )
@@ -392,6 +401,7 @@ def test_a_failed_export_leaves_earlier_versions_and_nothing_else(tmp_path):
     assert version.is_dir()
 
 
+@pytest.mark.large
 def test_learners_are_exported_in_several_threads_at_once(tmp_path):
     # Twice the same: what one thread traces is of no use in the other's graph.
     same = tfmeta.PrototypicalNetwork(small_image_encoder())

@@ -158,16 +158,24 @@ def encoder(*layers):
             lambda: tfmeta.PrototypicalNetwork(encoder(LooksAside()), batch_norm="support"),
             "a query alone and beside others differ",
         ),
-        (lambda: CountsPadding(encoder()), "padding in the support set differ"),
-        (lambda: NoticesPadding(encoder()), "with and without padding in the support set differ"),
+        pytest.param(
+            *(lambda: CountsPadding(encoder()), "padding in the support set differ"),
+            marks=pytest.mark.large,
+        ),
+        pytest.param(
+            lambda: NoticesPadding(encoder()),
+            "with and without padding in the support set differ",
+            marks=pytest.mark.large,
+        ),
         # These passed when only the least different task was compared, and when slack had no cap.
         (
             lambda: NoticesPaddingInSomeTasks(encoder()),
             "with and without padding in the support set differ",
         ),
-        (
+        pytest.param(
             lambda: NoticesPadding(encoder(Chaotic())),
             "with and without padding in the support set differ",
+            marks=pytest.mark.large,
         ),
     ],
     ids=["other queries", "counts padding", "notices", "notices in some tasks", "ill-conditioned"],
@@ -178,6 +186,7 @@ def test_a_learner_that_depends_on_what_it_must_not_is_not_published(learner, me
     assert not (tmp_path / "bad").exists()
 
 
+@pytest.mark.large
 def test_a_transductive_servable_must_be_allowed_but_ignores_padding(tmp_path):
     learner = tfmeta.PrototypicalNetwork(encoder(keras.layers.BatchNormalization()))
     version = export(learner, tmp_path / "servable", allow_transductive=True)

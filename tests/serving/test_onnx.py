@@ -35,8 +35,8 @@ def assert_same_in_onnx(model, path):
     assert np.ptp(expected) > 3e-4
 
 
-# One that takes inner steps and two that compare; the large tier has the others.
-BY_DEFAULT = ("maml", "full_context", "relation_network")
+# One that takes inner steps and one that compares; the large tier has the others.
+BY_DEFAULT = ("maml", "prototypical_network")
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """A preset's servable is in the mode that a server wants, and there is one version of it."""
 
+import shutil
+
 import keras
 import numpy as np
 import pytest
@@ -11,10 +13,24 @@ from tfmeta.serving import ServableError, check, renew_servable, servable_of
 from tfmeta.versions import versions
 
 
-@pytest.fixture
-def learner():
+def make_learner():
     layers = [keras.layers.Dense(4), keras.layers.BatchNormalization()]
     return tfmeta.PrototypicalNetwork(keras.Sequential([keras.Input((3,)), *layers]))
+
+
+@pytest.fixture
+def learner():
+    return make_learner()
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory):
+    """A preset with its first servable, which takes seconds to make. Tests write to copies."""
+    folder = tmp_path_factory.mktemp("first") / "preset"
+    learner = make_learner()
+    learner.save_to_preset(folder)
+    assert renew_servable(folder, learner) == folder / "servable" / "1"
+    return folder
 
 
 def test_a_transductive_preset_is_served_in_the_mode_support(learner, tmp_path):
@@ -35,8 +51,10 @@ def test_a_transductive_preset_is_served_in_the_mode_support(learner, tmp_path):
     np.testing.assert_allclose(answer["logits"], expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_renewed_servable_replaces_the_old_one_and_a_failed_one_does_not(learner, tmp_path):
-    assert renew_servable(tmp_path, learner) == tmp_path / "servable" / "1"
+def test_a_renewed_servable_replaces_the_old_one_and_a_failed_one_does_not(
+    learner, first, tmp_path
+):
+    shutil.copytree(first / "servable", tmp_path / "servable")
     assert renew_servable(tmp_path, learner) == tmp_path / "servable" / "2"
     assert versions(tmp_path / "servable") == [2]
     learner.encoder.set_weights([np.full_like(w, np.nan) for w in learner.encoder.get_weights()])
@@ -50,10 +68,9 @@ def test_a_preset_without_a_servable_is_told(tmp_path):
         servable_of(tmp_path)
 
 
-def test_an_altered_servable_of_a_preset_is_refused(learner, tmp_path):
-    learner.save_to_preset(tmp_path / "preset")
-    version = renew_servable(tmp_path / "preset", learner)
-    file = version / "saved_model.pb"
+def test_an_altered_servable_of_a_preset_is_refused(first, tmp_path):
+    shutil.copytree(first, tmp_path / "preset")
+    file = servable_of(tmp_path / "preset") / "saved_model.pb"
     file.write_bytes(file.read_bytes() + b" ")
     with pytest.raises(ValueError, match=r"saved_model\.pb was truncated or altered"):
         servable_of(tmp_path / "preset")
