@@ -67,6 +67,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def signal_at(number: int, *positions: tuple[int, int]) -> Iterator[None]:
     """Sends this process a signal in the step of an epoch, or in the validation (step -1)."""
     waiting = list(positions)
+    # A shell starts commands in the background with SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
         on_train_batch_end, on_test_begin = EpochSaver.on_train_batch_end, EpochSaver.on_test_begin
 
@@ -86,6 +88,7 @@ def signal_at(number: int, *positions: tuple[int, int]) -> Iterator[None]:
         patch.setattr(EpochSaver, "on_train_batch_end", in_step)
         patch.setattr(EpochSaver, "on_test_begin", in_validation)
         yield
+    signal.signal(signal.SIGINT, before)
     assert not waiting
 
 

@@ -41,12 +41,17 @@ class Row:
     tokens: bool = False
 
 
+def activation(name: str) -> Callable[[Any], Any]:
+    # A layer's outputs have the shape of its inputs, but those of `glu` are half of them.
+    return keras.activations.glu if name == "glu" else L.Activation(name)
+
+
 def rows() -> dict[str, Row]:
     # `threshold` needs an argument.
     activations = set(dir(keras.activations)) - {"get", "serialize", "deserialize", "threshold"}
     sequence, image, volume = (5, 4), (4, 4, 2), (3, 3, 3, 2)
     table = {
-        f"activation {name}": Row(lambda name=name: getattr(keras.activations, name))
+        f"activation {name}": Row(lambda name=name: activation(name))
         for name in sorted(activations)
         if not name.startswith("_")
     }

@@ -18,6 +18,7 @@ import dataclasses
 import io
 import json
 import math
+import struct
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +29,8 @@ from tfmeta.files import replacing, sync
 from tfmeta.learners import MetaLearner
 
 MEMBER = "tfmeta.json"
+# The bytes of the record at the end of a ZIP archive without a comment.
+END_OF_ARCHIVE = 22
 
 
 class BrokenFileError(ValueError):
@@ -166,11 +169,16 @@ def check_whole(path: Path) -> None:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             broken = archive.testzip()
             names = archive.namelist()
+        # Python does not compare the directory of members with the number of them. A wrong byte
+        # there can hide a member.
+        (n_members,) = struct.unpack_from("<H", content, len(content) - END_OF_ARCHIVE + 10)
     except Exception as error:
         # A wrong byte can raise whatever the decoders of headers and of data raise.
         raise BrokenFileError(f"{path} was truncated or altered: {error}.") from error
     if broken is not None:
         raise BrokenFileError(f"{path} was altered: the check sum of its {broken} is wrong.")
+    if len(names) != n_members:
+        raise BrokenFileError(f"{path} was altered: it has {n_members} members, not {len(names)}.")
     if not {"config.json", "model.weights.h5"} <= set(names):
         raise BrokenFileError(f"{path} is no learner's file: it has only {', '.join(names)}.")
 
