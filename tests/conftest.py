@@ -52,6 +52,23 @@ LATE = "no time was left (--seconds)"
 
 
 @pytest.hookimpl(trylast=True)
+# Examples in docstrings that train or export, of what is like something in the default tier.
+LARGE_EXAMPLES = {
+    "MAMLPlusPlus",
+    "MatchingNetwork",
+    "MetaLSTM",
+    "MetaSGD",
+    "RelationNetwork",
+    "renew_servable",
+    "write_settings",
+}
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.DoctestItem) and item.name.rpartition(".")[2] in LARGE_EXAMPLES:
+        item.add_marker(pytest.mark.large)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the group of the day, and starts with other files each day.
 

@@ -353,6 +353,7 @@ def test_a_schedule_is_not_lowered_by_a_callback() -> None:
 # === Precision ===
 
 
+@pytest.mark.large
 def test_the_network_computes_in_the_precision_of_the_recipe_and_a_run_lists_its_classes(
     tmp_path: Path,
 ) -> None:

@@ -301,6 +301,7 @@ def site(built: Path) -> Path:
     return folder
 
 
+@pytest.mark.large
 def test_a_wheel_holds_each_module_and_each_preset_once(built: Path) -> None:
     with zipfile.ZipFile(built) as wheel:
         names = [name for name in wheel.namelist() if ".dist-info/" not in name]
@@ -356,8 +357,9 @@ def test_an_installed_wheel_has_the_presets(
         )
 
 
-def test_the_installed_command_is_the_module(built: dict[str, Path]) -> None:
-    (scripts,) = built["site"].glob("tfmeta-*.dist-info/entry_points.txt")
+@pytest.mark.large
+def test_the_installed_command_is_the_module(site: Path) -> None:
+    (scripts,) = site.glob("tfmeta-*.dist-info/entry_points.txt")
     assert "tfmeta = tfmeta.__main__:main" in scripts.read_text()
 
 

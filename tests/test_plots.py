@@ -106,6 +106,7 @@ def test_episodes_are_drawn(tmp_path: Path, n_query: Any) -> None:
     check(tmp_path / "sheet.png")
 
 
+@pytest.mark.large
 def test_right_and_wrong_queries_are_green_and_red(tmp_path: Path) -> None:
     def colours(offset: int) -> tuple[bool, bool]:
         data = tfmeta.data.load("digits").episodes(n_way=2, n_query=3, meta_batch_size=1)
@@ -166,6 +167,7 @@ def test_fits_to_padded_tasks_ignore_the_padding(
         np.testing.assert_allclose(fit[:, 1], mean, rtol=1e-4)
 
 
+@pytest.mark.large
 def test_the_module_does_without_matplotlib_until_it_draws() -> None:
     program = """
 import sys

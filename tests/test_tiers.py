@@ -78,6 +78,7 @@ def test_a_failure_within_the_time_fails(pytester, run):
     assert pytester.runpytest("-m", "large", "--seconds", "100").ret == pytest.ExitCode.OK
 
 
+@pytest.mark.large
 @pytest.mark.parametrize(
     "options",
     [[], pytest.param(["-n", "2", "--dist", "worksteal"], marks=pytest.mark.large)],

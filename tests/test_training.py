@@ -236,6 +236,7 @@ def test_dropout_masks_differ_between_epochs_of_a_run(
     assert len({*seeds[0], *seeds[1]}) == 4  # Two layers, two epochs.
 
 
+@pytest.mark.large
 def test_a_finished_run_is_evaluated_again_without_training(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

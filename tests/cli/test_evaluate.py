@@ -103,6 +103,7 @@ def test_data_that_are_no_folder_are_not_tested_as_a_whole(fails, digits):
 # === By other recipes ===
 
 
+@pytest.mark.large
 def test_a_learner_is_tested_as_another_recipe_says(
     succeeds, fails, sinusoid, two_digits, waves, tmp_path
 ):

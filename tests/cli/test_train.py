@@ -18,6 +18,7 @@ def test_training_writes_a_run(waves, digits, pictures):
     assert not (digits / "episodes.png").exists()
 
 
+@pytest.mark.large
 def test_training_takes_epochs_and_seed(succeeds, fails, waves, tmp_path):
     options = ("--output", tmp_path / "run", "--epochs", 2, "--seed", 7)
     succeeds("train", waves.parent, *options)

@@ -163,7 +163,7 @@ def test_both_schedules_count_the_optimizer_s_iterations_in_one_graph(run_eagerl
     learner = learner_of(2, multi_step_loss_iterations=4, first_order_iterations=2)
     at_iteration(learner, 0, outer_rate=0.1)
     inputs, query_y = linear_tasks()
-    step = learner.train_step if run_eagerly else tf.function(learner.train_step)
+    step = learner.train_step if run_eagerly else tf.function(learner.train_step, autograph=False)
     inputs, query_y = keras.tree.map_structure(tf.constant, (inputs, query_y))
     for iteration in range(6):
         assert int(learner.optimizer.iterations) == iteration

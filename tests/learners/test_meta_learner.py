@@ -319,6 +319,7 @@ def test_memory_does_not_grow_with_the_meta_batch():
     assert by_default > 1.15 * few  # So that this test could fail.
 
 
+@pytest.mark.large
 def test_a_transductive_task_exports_as_a_saved_model(tmp_path):
     learner = tfmeta.MAML(tfmeta.backbones.conv4(2, (8, 8, 1), 4), inner_learning_rate=0.1)
     x = np.random.default_rng(0).random((4, 8, 8, 1), dtype="float32")

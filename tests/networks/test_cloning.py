@@ -270,6 +270,7 @@ def test_every_learner_of_unregistered_parts_adapts_and_changes_its_mode(name):
     np.testing.assert_array_equal(other.adapt(X, Y).predict(QUERIES, verbose=0), predicted)
 
 
+@pytest.mark.large
 def test_a_compiled_learner_that_has_adapted_changes_its_mode():
     learner = tfmeta.PrototypicalNetwork(outputs(8))
     learner.compile("adam", learner.default_loss(), metrics=["accuracy"])

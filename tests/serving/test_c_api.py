@@ -111,6 +111,7 @@ def test_a_process_that_imported_tensorflow_is_refused(servable: Path) -> None:
         c_api.SavedModel(servable / "10")
 
 
+@pytest.mark.large
 @pytest.mark.parametrize("n_requests", [800, pytest.param(4000, marks=pytest.mark.large)])
 def test_memory_stays_flat_over_thousands_of_requests(servable: Path, n_requests: int) -> None:
     """Each answer, and each refusal with the name in its message, has 10 kB that could stay."""

@@ -265,6 +265,7 @@ def test_what_a_server_cannot_run_is_not_published(layer, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.large
 def test_another_model_than_the_exported_one_does_not_agree(task, exported):
     version = exported("adapted").version
     (request, *_) = read_requests(version)

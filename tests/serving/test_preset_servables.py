@@ -33,6 +33,7 @@ def first(tmp_path_factory):
     return folder
 
 
+@pytest.mark.large
 def test_a_transductive_preset_is_served_in_the_mode_support(learner, tmp_path):
     assert learner.batch_norm == "transductive"
     learner.save_to_preset(tmp_path / "preset")

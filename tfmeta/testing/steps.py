@@ -26,7 +26,7 @@ def compare_eager_with_graph(
     """Asserts that predictions and training steps are the same eagerly and in a graph."""
     eager, graph = (compiled_learner(case, run_eagerly=e) for e in (True, False))
     inputs = keras.tree.map_structure(tf.constant, batches[0][0])
-    predicted = tf.function(lambda x: graph(x, training=False))(inputs)
+    predicted = tf.function(lambda x: graph(x, training=False), autograph=False)(inputs)
     assert_close(predicted, predictions(eager, inputs), "call differs in a graph", rtol, atol)
     start = weights(eager)
     trained = weights_after(eager, *batches)

@@ -77,6 +77,7 @@ def test_omniglot_has_twenty_drawings_of_each(omniglot: dict[str, ClassDataset])
         assert data.example_shape == data.image_format.shape == (28, 28, 1)
 
 
+@pytest.mark.large
 def test_no_character_of_a_split_is_in_another_however_turned(
     omniglot: dict[str, ClassDataset],
 ) -> None:
@@ -84,6 +85,7 @@ def test_no_character_of_a_split_is_in_another_however_turned(
     assert len(joined) == 1100 + 100 + 423 == sum(len(characters(d)) for d in omniglot.values())
 
 
+@pytest.mark.large
 def test_ink_is_one_on_paper_zero(omniglot: dict[str, ClassDataset]) -> None:
     for data in omniglot.values():
         x = np.concatenate([examples(data, name) for name in data.class_names[::37]])
@@ -93,6 +95,7 @@ def test_ink_is_one_on_paper_zero(omniglot: dict[str, ClassDataset]) -> None:
         assert (x.max(axis=(1, 2, 3)) > 0.5).all(), "and none is empty"
 
 
+@pytest.mark.large
 def test_rotations_are_turned_drawings_of_the_character(omniglot: dict[str, ClassDataset]) -> None:
     for data in omniglot.values():
         for name in sorted(characters(data))[::50]:
