@@ -51,7 +51,6 @@ DEADLINE = pytest.StashKey[float | None]()
 LATE = "no time was left (--seconds)"
 
 
-@pytest.hookimpl(trylast=True)
 # Examples in docstrings that train or export, of what is like something in the default tier.
 LARGE_EXAMPLES = {
     "MAMLPlusPlus",
@@ -69,6 +68,7 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker(pytest.mark.large)
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keeps the group of the day, and starts with other files each day.
 
