@@ -27,6 +27,7 @@ from tiny_runs import (
     all_weights,
     assert_same_run,
     dropout_network,
+    fill_the_disk_of_a_run,
     kill_a_run,
     recipe_of,
     rows,
@@ -170,6 +171,20 @@ def test_a_run_that_was_killed_anywhere_goes_on_bit_by_bit(
     whole: Path, tmp_path: Path, point: str
 ) -> None:
     check_kill(whole, tmp_path, point)
+
+
+@pytest.mark.large
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on the size of a file.")
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.6, 0.99])
+def test_a_full_disk_costs_the_epoch_in_progress(whole: Path, tmp_path: Path, share: float) -> None:
+    size = (whole / "checkpoint.keras").stat().st_size
+    fill_the_disk_of_a_run(tmp_path, int(share * size))
+    progress = checkpoint.read_progress(tmp_path / "checkpoint.keras")
+    assert progress is not None
+    assert progress.epoch == 1
+    training.train(recipe_of(ALL_STATES), tmp_path)
+    assert_same_run(tmp_path, whole)
+    assert {p.name for p in tmp_path.iterdir()} == {p.name for p in whole.iterdir()}
 
 
 def check_kill(whole: Path, folder: Path, point: str) -> None:

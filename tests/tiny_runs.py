@@ -184,6 +184,33 @@ def killed_run(folder: Path, point: str) -> None:
     training.train(recipe_of(ALL_STATES), folder)
 
 
+def run_on_full_disk(folder: Path, n_bytes: int) -> None:
+    """Runs a recipe; from its second epoch on, no file can grow beyond some bytes."""
+    import resource
+
+    network_makers.NETWORKS["linear"] = dropout_network
+    on_epoch_begin = EpochSaver.on_epoch_begin
+
+    def on_begin(self: EpochSaver, epoch: int, logs: Any = None) -> None:
+        on_epoch_begin(self, epoch, logs)
+        if epoch == 1:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
+
+    EpochSaver.on_epoch_begin = on_begin  # type: ignore[method-assign]
+    training.train(recipe_of(ALL_STATES), folder)
+
+
+def fill_the_disk_of_a_run(folder: Path, n_bytes: int) -> None:
+    """Runs `run_on_full_disk` in another process, where it fails."""
+    child = subprocess.run(
+        [sys.executable, __file__, str(folder), str(n_bytes)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert child.returncode == 1, child.stderr
+
+
 def kill_a_run(folder: Path, point: str) -> None:
     """Runs `killed_run` in another process."""
     child = subprocess.run(
@@ -193,4 +220,7 @@ def kill_a_run(folder: Path, point: str) -> None:
 
 
 if __name__ == "__main__":
-    killed_run(Path(sys.argv[1]), sys.argv[2])
+    if sys.argv[2].isdigit():
+        run_on_full_disk(Path(sys.argv[1]), int(sys.argv[2]))
+    else:
+        killed_run(Path(sys.argv[1]), sys.argv[2])
