@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL
 import pytest
 from PIL import Image, ImageOps, features
 
@@ -151,7 +152,11 @@ def test_files_look_as_pillow_shows_them(mode: str, kind: str, channels: int) ->
     # JPEG files of noise depend on how decoders round.
     pixels = np.add.outer(np.arange(16) * 9, np.arange(12) * 7)[..., None] + [0, 20, 5]
     content = encode(Image.fromarray(pixels.astype(np.uint8)).convert(mode), kind)
-    shown = Image.open(io.BytesIO(content)).convert("RGB")
+    try:
+        shown = Image.open(io.BytesIO(content)).convert("RGB")
+    except OSError as error:
+        # Of YCbCr in TIFF files, earlier versions than 12 do not read what they write.
+        pytest.skip(f"Pillow {PIL.__version__} does not read it: {error}")
     expected = np.asarray(shown.convert("L") if channels == 1 else shown, int)
     # TensorFlow's decoders of JPEG, and of grey from a colour PNG, round otherwise.
     tolerance = 6 if kind == "JPEG" else 1
