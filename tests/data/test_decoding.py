@@ -155,7 +155,7 @@ def test_files_look_as_pillow_shows_them(mode: str, kind: str, channels: int) ->
     try:
         shown = Image.open(io.BytesIO(content)).convert("RGB")
     except OSError as error:
-        # Of YCbCr in TIFF files, earlier versions than 12 do not read what they write.
+        # Pillow 11 and earlier do not read the YCbCr that they write into TIFF files.
         pytest.skip(f"Pillow {PIL.__version__} does not read it: {error}")
     expected = np.asarray(shown.convert("L") if channels == 1 else shown, int)
     # TensorFlow's decoders of JPEG, and of grey from a colour PNG, round otherwise.
