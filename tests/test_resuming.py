@@ -88,8 +88,10 @@ def signal_at(number: int, *positions: tuple[int, int]) -> Iterator[None]:
 
         patch.setattr(EpochSaver, "on_train_batch_end", in_step)
         patch.setattr(EpochSaver, "on_test_begin", in_validation)
-        yield
-    signal.signal(signal.SIGINT, before)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
     assert not waiting
 
 
