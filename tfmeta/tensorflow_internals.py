@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import contextvars
 import functools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import tensorflow as tf
@@ -162,6 +164,48 @@ def vectorize_bad_indices() -> None:
 
     convert.keeps_policy = True  # type: ignore[attr-defined]
     registry["GatherNd"] = convert
+
+
+# Operations, all of them gradients, whose derivative TensorFlow takes for zero, which it is not.
+WITHOUT_DERIVATIVE = (
+    "ResizeBilinearGrad",
+    "FakeQuantWithMinMaxArgsGradient",
+    "FakeQuantWithMinMaxVarsGradient",
+    "FakeQuantWithMinMaxVarsPerChannelGradient",
+    "SparseAddGrad",
+)
+_refuses = contextvars.ContextVar("_refuses", default=False)
+
+
+@contextlib.contextmanager
+def refusing_wrong_derivatives() -> Iterator[None]:
+    """Makes gradients through `WITHOUT_DERIVATIVE` raise TensorFlow's error of a missing one.
+
+    Rests on TensorFlow's registry of gradients, which has no public way to replace one. Outside of
+    the block, and in other threads, they are zero as before.
+
+    Raises:
+        LookupError: In the block, if such a gradient is taken.
+    """
+    from tensorflow.python.framework import ops
+
+    registry = ops.gradient_registry._registry
+    for name in WITHOUT_DERIVATIVE:
+        if name in registry and registry[name]["type"] is None:
+            registry[name] = {**registry[name], "type": functools.partial(_zero_or_refused, name)}
+    token = _refuses.set(True)
+    try:
+        yield
+    finally:
+        _refuses.reset(token)
+
+
+def _zero_or_refused(name: str, *_: Any) -> list[None]:
+    from tensorflow.python.framework import op_def_registry
+
+    if _refuses.get():
+        raise LookupError(f"gradient registry has no entry for: {name}")
+    return [None for _ in op_def_registry.get(name).input_arg]
 
 
 # === Data sets ===

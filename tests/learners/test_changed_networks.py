@@ -182,6 +182,52 @@ def test_a_layer_that_is_frozen_before_the_network_is_built_does_not_adapt(name)
     assert moved == [False, False, True, True]
 
 
+@keras.saving.register_keras_serializable("test_changed_networks")
+class TwoLayers(keras.Model):
+    """Tells its configuration, as Keras has it, without which of its layers are frozen."""
+
+    def __init__(self, n_layers=2, **kwargs):
+        super().__init__(**kwargs)
+        self.n_layers = n_layers
+        self.dense = [keras.layers.Dense(N_WAY) for _ in range(n_layers)]
+
+    def call(self, x):
+        for layer in self.dense:
+            x = layer(x)
+        return x
+
+    def get_config(self):
+        return {"n_layers": self.n_layers}
+
+
+@pytest.mark.parametrize("is_inner", [True, False])
+@pytest.mark.parametrize("name", ["maml", "meta_sgd", "prototypical_network"])
+def test_the_file_of_a_partly_frozen_subclass_keeps_what_is_frozen(name, is_inner, tmp_path):
+    network = TwoLayers()
+    network.dense[0].trainable = False
+    if is_inner:
+        network = keras.Sequential([keras.Input((4,)), network])
+    learner = tfmeta.learners.get(name)(network)
+    inputs, _ = tasks(1)
+    task = inputs["support_x"][0], inputs["support_y"][0]
+    expected = learner.adapt(*task).predict(inputs["query_x"][0], verbose=0)
+    learner.save(tmp_path / "learner.keras")
+    loaded = keras.models.load_model(tmp_path / "learner.keras")
+    same = [v.trainable for v in learner.variables] == [v.trainable for v in loaded.variables]
+    assert same and len(loaded.trainable_variables) < len(loaded.variables)
+    given = loaded.adapt(*task).predict(inputs["query_x"][0], verbose=0)
+    np.testing.assert_array_equal(given, expected)
+
+
+def test_a_partly_frozen_network_that_comes_back_with_other_layers_is_refused():
+    network = TwoLayers()
+    network.dense[0].trainable = False
+    config = tfmeta.MAML(network).get_config()
+    config["network"]["config"]["n_layers"] = 3
+    with pytest.raises(ValueError, match=r"frozen.*had 3 layers then, and has 4"):
+        tfmeta.MAML.from_config(config)
+
+
 # === Thawed, and replaced ===
 
 

@@ -19,6 +19,8 @@ SCRIPT = """
     def learner(name):
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.ReLU()]
+        # The step is the same only if each task of the other replica has the masks it had here.
+        layers.append(keras.layers.Dropout(0.5, seed=1))
         network = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(3)])
         made = tfmeta.learners.get(name)(network, batch_norm="running")
         made.compile(keras.optimizers.SGD(0.1), made.default_loss(), metrics=["accuracy"])
@@ -55,5 +57,5 @@ SCRIPT = """
 
 @pytest.mark.large
 def test_two_replicas_take_the_step_of_one():
-    """Weights, moving averages, the reported loss and metrics."""
+    """Weights, moving averages, dropout masks, the reported loss and metrics."""
     subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], check=True)

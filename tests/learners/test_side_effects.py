@@ -458,6 +458,37 @@ def test_an_operation_without_a_second_derivative_is_named_with_a_way_out():
     assert np.isfinite(learner(first_order=True).train_on_batch(EPISODES, QUERY_Y))
 
 
+@pytest.mark.parametrize("is_eager", [False, True])
+@pytest.mark.parametrize(
+    ("operation", "call"),
+    {
+        "ResizeBilinearGrad": lambda x: tf.raw_ops.ResizeBilinear(images=x, size=[5, 5]),
+        "FakeQuantWithMinMaxArgsGradient": lambda x: tf.raw_ops.FakeQuantWithMinMaxArgs(inputs=x),
+        "FakeQuantWithMinMaxVarsGradient": lambda x: tf.raw_ops.FakeQuantWithMinMaxVars(
+            inputs=x, min=-1.0, max=1.0
+        ),
+    }.items(),
+)
+def test_a_second_derivative_that_tensorflow_takes_for_zero_is_refused(operation, call, is_eager):
+    for first_order in (True, False):
+        image = L.Dense(9), L.Reshape((3, 3, 1)), L.Lambda(call)
+        network = sequential(*image, L.Flatten(), L.Dense(N_WAY))
+        learner = tfmeta.MAML(network, first_order=first_order)
+        learner.compile("sgd", CE, run_eagerly=is_eager)
+        if first_order:
+            assert np.isfinite(learner.train_on_batch(EPISODES, QUERY_Y))
+        else:
+            with pytest.raises(ValueError, match=f"derivative of the operation {operation}"):
+                learner.train_on_batch(EPISODES, QUERY_Y)
+    # Outside of tfmeta, TensorFlow is as it was: it sees no dependence.
+    x = tf.Variable(tf.ones([1, 3, 3, 1]))
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            y = tf.reduce_sum(call(x) ** 2)
+        gradient = inner.gradient(y, x)
+    assert outer.gradient(gradient, x) is None
+
+
 # === Masks ===
 
 

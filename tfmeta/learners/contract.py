@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from tfmeta import keras_internals
 from tfmeta.learners.output_kinds import OutputKind
+from tfmeta.networks import freeze_layers, trainable_layers
 
 
 class Contract(keras_internals.NoSaveSignature, keras.Model):
@@ -195,14 +196,15 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> Any:
         """Makes a learner from what `get_config` returned, Keras objects in it included."""
-        return cls(
-            **{
-                name: keras.saving.deserialize_keras_object(value, custom_objects)
-                if isinstance(value, Mapping) and "class_name" in value
-                else value
-                for name, value in config.items()
-            }
-        )
+        arguments = {
+            name: keras.saving.deserialize_keras_object(value, custom_objects)
+            if isinstance(value, Mapping) and "class_name" in value
+            else value
+            for name, value in config.items()
+        }
+        for name, trainable in arguments.pop(_TRAINABLE_LAYERS, {}).items():
+            freeze_layers(arguments[name], trainable)
+        return cls(**arguments)
 
 
 def constructor_arguments(
@@ -221,7 +223,8 @@ def constructor_arguments(
             None.
 
     Returns:
-        Every named argument, Keras objects serialised.
+        Every named argument, Keras objects serialised; and, if layers of a network among them are
+        frozen, which ones.
 
     Raises:
         ValueError: If an argument is no attribute.
@@ -247,7 +250,12 @@ def constructor_arguments(
         value = getattr(learner, name)
         is_plain = value is None or isinstance(value, bool | int | float | str | list | tuple)
         config[name] = value if is_plain else keras.saving.serialize_keras_object(value)
-    return config
+    networks = {name: getattr(learner, name) for name in names}
+    trainable = {n: trainable_layers(v) for n, v in networks.items() if isinstance(v, keras.Model)}
+    partly = {name: flags for name, flags in trainable.items() if not all(flags)}
+    return {**config, _TRAINABLE_LAYERS: partly} if partly else config
 
 
+# The key of what `trainable_layers` returned for each network with frozen layers.
+_TRAINABLE_LAYERS = "trainable_layers"
 _NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -9,6 +9,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfmeta import tensorflow_internals
+
 # What to do about operations that are met in practice.
 ADVICE = {
     "CudnnRNNBackprop": "make the LSTM or GRU with use_cudnn=False",
@@ -40,10 +42,11 @@ def derivatives_explained() -> Iterator[None]:
     """Turns TensorFlow's error about an operation without a derivative into one sentence.
 
     Raises:
-        ValueError: If TensorFlow has no derivative of an operation.
+        ValueError: If TensorFlow has no derivative of an operation, or takes it for zero wrongly.
     """
     try:
-        yield
+        with tensorflow_internals.refusing_wrong_derivatives():
+            yield
     except LookupError as error:
         found = re.search(r"no entry for: (\w+)|operation *'.*?' \(op type: (\w+)\)", str(error))
         if found is None and "explicitly disabled" not in str(error):

@@ -25,6 +25,7 @@ from tfmeta.networks.copies import (
     repeated,
 )
 from tfmeta.networks.episode import Normalization
+from tfmeta.networks.freezing import freeze_layers, trainable_layers
 from tfmeta.networks.interface import (
     built_by_call,
     check_network,
@@ -59,6 +60,7 @@ __all__ = [
     "constrained",
     "copy_with_statistics",
     "copy_with_values",
+    "freeze_layers",
     "normalises_together",
     "normalization",
     "output_shape",
@@ -67,6 +69,7 @@ __all__ = [
     "shape_of",
     "statistics_of",
     "sum_of",
+    "trainable_layers",
     "values_of",
     "warn_of_unregistered",
 ]
