@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,12 @@ def check_positive(name: str, value: Any) -> None:
     """Raises a ValueError unless `value` is a number above 0."""
     if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise ValueError(f"{name} must be > 0; got {value!r}.")
+
+
+def check_one_of(name: str, value: Any, known: Sequence[str]) -> None:
+    """Raises a ValueError unless `value` is one of the names in `known`."""
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(known)}; got {value!r}.")
 
 
 def check_model(name: str, model: Any) -> None:

@@ -135,37 +135,6 @@ def with_unknown_shape(x: tf.Tensor, name: str) -> tf.Tensor:
     return tf.raw_ops.PlaceholderWithDefault(input=x, shape=None, name=name)
 
 
-def vectorize_bad_indices() -> None:
-    """Lets `tf.vectorized_map` and `tape.jacobian` pass through `tf.gather_nd` of bad indices.
-
-    TensorFlow's converter of the operation drops `bad_indices_policy`, so that an index that
-    should give zeros raises an error. Rests on pfor's registry of converters; operations without a
-    policy go to TensorFlow's own.
-    """
-    from tensorflow.python.ops.parallel_for import pfor
-
-    registry = pfor._pfor_converter_registry
-    own = registry["GatherNd"]
-    if getattr(own, "keeps_policy", False):
-        return
-
-    def convert(node: Any) -> Any:
-        policy = node.get_attr("bad_indices_policy")
-        if not policy:
-            return own(node)
-        node.stack_inputs(stack_indices=[0, 1])
-        params, indices = node.stacked_input(0), node.stacked_input(1)
-        iterations = tf.range(tf.shape(indices)[0], dtype=indices.dtype)
-        iterations = tf.reshape(iterations, [-1] + [1] * (indices.shape.rank - 1))
-        iterations = tf.broadcast_to(iterations, tf.shape(indices[..., :1]))
-        indices = tf.concat([iterations, indices], axis=-1)
-        found = tf.gather_nd(params, indices, bad_indices_policy=tf.compat.as_str(policy))
-        return pfor.wrap(found, True)
-
-    convert.keeps_policy = True  # type: ignore[attr-defined]
-    registry["GatherNd"] = convert
-
-
 # Operations, all of them gradients, whose derivative TensorFlow takes for zero, which it is not.
 WITHOUT_DERIVATIVE = (
     "ResizeBilinearGrad",

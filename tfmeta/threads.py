@@ -40,7 +40,7 @@ def only_cpu() -> bool:
     return all(device.device_type == "CPU" for device in tf.config.list_logical_devices())
 
 
-def tasks_at_once() -> int:
+def tasks_in_parallel() -> int:
     """Returns how many tasks to process at once. Each needs memory for its activations.
 
     Returns:

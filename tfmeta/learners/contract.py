@@ -13,6 +13,7 @@ import tensorflow as tf
 from tfmeta import keras_internals
 from tfmeta.learners.output_kinds import OutputKind
 from tfmeta.networks import freeze_layers, trainable_layers
+from tfmeta.task_mapping import TaskMapping
 
 
 class Contract(keras_internals.NoSaveSignature, keras.Model):
@@ -26,12 +27,16 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
         classes_from_support: bool. Whether the support set's labels alone tell a task's classes,
             each of which needs an example.
         n_classes: int or None. How many classes the predictions tell apart, if that is fixed.
+        task_mapping: str. How tasks are mapped; see `MetaLearner`.
+        tasks_at_once: int or None. How many tasks are vectorised at once; see `MetaLearner`.
     """
 
     takes: Literal["network", "encoder"] = "network"
     has_inner_steps: bool = False
     classes_from_support: bool = False
     n_classes: int | None = None
+    task_mapping: TaskMapping = "auto"
+    tasks_at_once: int | None = None
 
     def adapt_task(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import tensorflow as tf
@@ -18,7 +18,13 @@ from tfmeta.learners.structure import Structure
 
 
 class KerasMethods(Contract):
-    """Checks what Keras's methods are given; what they do is Keras's."""
+    """Checks what Keras's methods are given; what they do is Keras's.
+
+    Attributes:
+        compiles_tasks: bool or "auto". What `compile` was given as `jit_compile`.
+    """
+
+    compiles_tasks: bool | Literal["auto"] = "auto"
 
     def compile(
         self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
@@ -31,27 +37,37 @@ class KerasMethods(Contract):
             loss: str, function or keras.losses.Loss. The loss of the queries. Defaults to None,
                 the learner's own: `default_loss()`, or in regression its inner loss.
             *args: As in `keras.Model.compile`; likewise the next.
-            **kwargs: As in `keras.Model.compile`.
+            **kwargs: As in `keras.Model.compile`. With `jit_compile`, XLA compiles the map over
+                tasks and the optimizer's step, for each size of meta-batches anew; its default
+                `"auto"` does so on GPUs. A file does not keep it.
 
         Raises:
             ValueError: If the loss takes probabilities, but predictions are logits, or the other
-                way round.
+                way round; or if XLA cannot compile this learner.
         """
         loss = self.loss_to_compile() if loss is None else loss
         check_compiled_loss(self.output_kind, loss, type(self).__name__)
         signature = inspect.signature(keras.Model.compile)
         given = signature.bind_partial(self, optimizer, loss, *args, **kwargs).arguments
         del given["self"]
+        jit_compile = given.pop("jit_compile", "auto")
+        if self.classes_from_support and jit_compile is True:
+            raise ValueError(
+                f"A {type(self).__name__} counts the classes in each meta-batch, but XLA must know "
+                "their number before: leave jit_compile out."
+            )
+        self.compiles_tasks = jit_compile
         if self.output_kind == "binary_logits":
             # Keras's accuracy of one column takes probabilities.
             for name in ("metrics", "weighted_metrics"):
                 if isinstance(given.get(name), list | tuple):
                     given[name] = [_of_logits(metric) for metric in given[name]]
-        super().compile(**given)
+        super().compile(**given, jit_compile=False)
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compiles the learner as its file says, without the checks."""
-        super().compile(**keras.saving.deserialize_keras_object(config))
+        given = {**keras.saving.deserialize_keras_object(config), "jit_compile": False}
+        super().compile(**given)
         if self.built:
             self.optimizer.build(self.trainable_variables)
 

@@ -14,7 +14,7 @@ from tfmeta.learners.keras_methods import KerasMethods
 from tfmeta.learners.output_kinds import targets_of
 from tfmeta.learners.task_inputs import check_targets, checked_inputs, label_checks
 from tfmeta.networks import add_losses, collecting_losses, sum_of
-from tfmeta.threads import tasks_at_once
+from tfmeta.task_mapping import How, choose, map_tasks
 
 # Tasks draw their dropout masks from seeds this far apart, so that no two layers' seeds collide.
 TASK_SEED_STRIDE = 1_000_003
@@ -46,16 +46,15 @@ class MetaBatches(KerasMethods):
                 tf.zeros([], self.variable_dtype) if total is None else total,
             )
 
-        predictions, assigned, losses = tf.map_fn(
-            # As Keras runs layers: without AutoGraph, whose conversion slows every eager call.
-            tf.autograph.experimental.do_not_convert(run),
+        predictions, assigned, losses = map_tasks(
+            run,
             (inputs, first_index_of_replica(n_tasks) + tf.range(n_tasks)),
-            fn_output_signature=(
+            (
                 self.variable_dtype,
                 [v.dtype for v in self._task_variables(training)],
                 self.variable_dtype,
             ),
-            parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
+            self.mapping(),
         )
         if any(has_losses):
             self.add_loss(tf.cast(tf.reduce_mean(losses), keras.backend.floatx()))
@@ -88,12 +87,7 @@ class MetaBatches(KerasMethods):
             queries = episode["query_x"], episode.get("query_mask")
             return self.predict_task_by_step(*support, *queries, inner_steps)
 
-        by_task = tf.map_fn(
-            tf.autograph.experimental.do_not_convert(predict),
-            inputs,
-            fn_output_signature=tf.as_dtype(self.variable_dtype),
-            parallel_iterations=None if tf.executing_eagerly() else tasks_at_once(),
-        )
+        by_task = map_tasks(predict, inputs, tf.as_dtype(self.variable_dtype), self.mapping())
         return keras.ops.swapaxes(by_task, 0, 1)
 
     def test_step(self, data: Any) -> dict[str, Any]:
@@ -113,6 +107,12 @@ class MetaBatches(KerasMethods):
         """Computes the compiled loss, of targets that are not broadcast; see `keras.Model`."""
         check_targets("query_y", self.loss, y, y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def mapping(self) -> How:
+        """Returns how tasks are mapped now: in a loop or all at once, compiled or not."""
+        how = choose(self.task_mapping, self.tasks_at_once, self.compiles_tasks)
+        # XLA needs the number of classes, which is counted from the labels, before it compiles.
+        return how._replace(compiled=how.compiled and not self.classes_from_support)
 
     # === One task ===
 

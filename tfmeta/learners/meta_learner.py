@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta import keras_internals, preset_files, zoo
+from tfmeta.checks import check_integer, check_one_of
 from tfmeta.data.images import ImageFormat
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.divergence import check_adapted, mean_squares
@@ -30,6 +31,7 @@ from tfmeta.networks import (
     clone,
     warn_of_unregistered,
 )
+from tfmeta.task_mapping import TASK_MAPPINGS, TaskMapping
 
 # Compiled functions of adapted models that a learner keeps, one for each size of a task's state.
 MOST_PREDICT_FUNCTIONS = 16
@@ -51,7 +53,17 @@ class MetaLearner(MetaTraining):
     `[T, Q]` or `[T, Q, *y]`; sample weights `[T, Q]` mask padded queries.
 
     Args:
+        task_mapping: str. How the tasks of a meta-batch are computed: `"loop"`, one after another,
+            as CPUs are fastest; `"vectorized"`, all at once, as GPUs need it; or `"auto"`: all at
+            once in `fit`, `evaluate` and `predict` if TensorFlow sees a GPU, and then compiled by
+            XLA, unless `compile` is told otherwise. Results agree up to rounding. Defaults to
+            `"auto"`.
+        tasks_at_once: int ≥ 1 or None. How many tasks are vectorised at once: memory grows with
+            it. Gradients of further tasks are added. Defaults to None, the whole meta-batch.
         **kwargs: As in `keras.Model`: `name`, `dtype`.
+
+    Raises:
+        ValueError: If there is no such mapping, or `tasks_at_once` is no integer ≥ 1.
 
     Example:
 
@@ -73,11 +85,22 @@ class MetaLearner(MetaTraining):
     array([[0, 1, 1]])
     """
 
-    def __init__(self, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        task_mapping: TaskMapping = "auto",
+        tasks_at_once: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        check_one_of("task_mapping", task_mapping, TASK_MAPPINGS)
+        if tasks_at_once is not None:
+            check_integer("tasks_at_once", tasks_at_once, 1)
         # Targets among the inputs must keep their precision; the inner networks cast by themselves.
         super().__init__(autocast=False, **kwargs)
-        # XLA makes the mapped, nested gradients several times slower on a CPU.
+        # The map over tasks is compiled by itself: checks of labels have no form in XLA.
         self.supports_jit = False
+        self.task_mapping = task_mapping
+        self.tasks_at_once = tasks_at_once
         self._adapt_function: Any = None
         self._predict_functions: OrderedDict[str, Any] = OrderedDict()
         self._seen_shape: tuple[int, ...] | None = None
@@ -221,6 +244,11 @@ class MetaLearner(MetaTraining):
         return function(list(flat), query_x, training)
 
     # === Saving, and other modes ===
+
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        chosen = {"task_mapping": self.task_mapping, "tasks_at_once": self.tasks_at_once}
+        return {**config, **{k: v for k, v in chosen.items() if v != getattr(MetaLearner, k)}}
 
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Saves the learner; see `keras.Model.save`. Warns of what its file needs to load."""

@@ -15,7 +15,7 @@ from tfmeta.learners.meta_batches import MetaBatches, first_index_of_replica
 from tfmeta.learners.task_inputs import checked_inputs
 from tfmeta.learners.training_task import TaskUpdate, TrainingTask
 from tfmeta.networks import collecting_losses, sum_of
-from tfmeta.threads import tasks_at_once
+from tfmeta.task_mapping import sum_tasks
 
 
 class MetaTraining(MetaBatches):
@@ -37,66 +37,52 @@ class MetaTraining(MetaBatches):
         inputs, y = self._with_checked_labels(inputs), self._with_checked_targets(inputs, y)
         n_tasks = tf.shape(inputs["query_x"])[0]
         weights = self._task_weights(n_tasks, sample_weight)
-        if weights is None:
+        how = self.mapping()
+        is_own = type(self).task_gradients is not MetaTraining.task_gradients
+        # Weights that all tasks share have one gradient, which is cheaper than one for each task.
+        if weights is None or (how.vectorized and not self.has_inner_steps and not is_own):
             return self._train_step_of_all(inputs, y, sample_weight)
         n_way = self._n_way(inputs)
-        first_index = first_index_of_replica(n_tasks)
-        variables = self.trainable_variables
 
-        def add_task(
-            index: tf.Tensor,
-            loss: tf.Tensor,
-            gradients: list[tf.Tensor],
-            assigned: list[tf.Tensor],
-            predictions: tf.TensorArray,
-        ) -> tuple[Any, ...]:
-            def only(tensor: tf.Tensor) -> tf.Tensor:
-                return tensor[index : index + 1]
-
+        def update_of(element: dict[str, Any]) -> tuple[Any, tf.Tensor]:
             update = self.task_gradients(
                 TrainingTask(
-                    {name: only(tensor) for name, tensor in inputs.items()},
-                    only(y),
-                    None if sample_weight is None else only(sample_weight),
-                    weights[index],
-                    first_index + index,
+                    element["inputs"],
+                    element["y"],
+                    element.get("sample_weight"),
+                    element["weight"][0],
+                    element["index"][0],
                     n_way,
                     1 / tf.cast(n_tasks, self.variable_dtype),
                 )
             )
-            return (
-                index + 1,
-                loss + tf.cast(update.loss, loss.dtype),
-                [
-                    a + tf.convert_to_tensor(b)
-                    for a, b in zip(gradients, update.gradients, strict=True)
-                ],
-                [
-                    a + b / tf.cast(n_tasks, b.dtype) if b.dtype.is_floating else tf.maximum(a, b)
-                    for a, b in zip(assigned, update.assigned, strict=True)
-                ],
-                predictions.write(index, update.predictions),
-            )
+            assigned = [
+                a / tf.cast(n_tasks, a.dtype) if a.dtype.is_floating else a for a in update.assigned
+            ]
+            return (update.loss, update.gradients, assigned), update.predictions
 
-        _, loss, gradients, assigned, predictions = tf.while_loop(
-            lambda index, *_: index < n_tasks,
-            add_task,
+        elements = {"inputs": inputs, "y": y, "weight": weights}
+        elements["index"] = first_index_of_replica(n_tasks) + tf.range(n_tasks)
+        if sample_weight is not None:
+            elements["sample_weight"] = sample_weight
+        (loss, gradients, assigned), predictions = sum_tasks(
+            update_of,
+            elements,
             (
-                tf.constant(0),
                 tf.zeros([], self.variable_dtype),
-                [tf.zeros(v.shape, v.dtype) for v in variables],
+                [tf.zeros(v.shape, v.dtype) for v in self.trainable_variables],
                 [
                     tf.zeros(v.shape, v.dtype) if tf.as_dtype(v.dtype).is_floating else v.value
                     for v in self._task_variables(training=True)
                 ],
-                tf.TensorArray(self.variable_dtype, size=n_tasks),
             ),
-            parallel_iterations=tasks_at_once(),
+            self.variable_dtype,
+            how,
         )
         gradients, assigned = self._if_finite(loss, gradients, assigned)
         self._assign(assigned, training=True)
         self._take_outer_step(loss, gradients, n_tasks)
-        return self.compute_metrics(x, y, predictions.stack(), sample_weight=sample_weight)
+        return self.compute_metrics(x, y, predictions, sample_weight=sample_weight)
 
     def _train_step_of_all(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         """Takes a step by a loss that is no sum over tasks, as Keras does: all tasks at once."""

@@ -12,6 +12,7 @@ from tfmeta.modes import BatchNorm as BatchNorm
 from tfmeta.networks import replacements
 from tfmeta.networks.episode import Episode, Normalization, current_episode
 from tfmeta.networks.replacements import moments
+from tfmeta.task_mapping import is_vectorizing
 from tfmeta.threads import only_cpu
 
 # The examples that a network is called on: the support set in an inner step, the support set to
@@ -138,7 +139,7 @@ def _normalized(
     axis = layer.axis % x.shape.rank
     by_own = episode.normalization != "moving"
     weights = _weights(x, episode.mask, keras_mask)
-    fast = by_own and weights is None and axis == x.shape.rank - 1 and only_cpu()
+    fast = by_own and weights is None and axis == x.shape.rank - 1 and _has_fast_kernels()
     convolution = episode.convolutions.get(id(inputs)) if fast else None
     mean, variance = layer.moving_mean, layer.moving_variance
     if convolution is not None:
@@ -158,6 +159,10 @@ def _normalized(
         for average, value in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             average.assign(decay * average + (1 - decay) * value)
     return tf.cast(outputs, layer.compute_dtype)
+
+
+def _has_fast_kernels() -> bool:
+    return only_cpu() and not is_vectorizing()
 
 
 def _normalized_by_own(layer: keras.layers.BatchNormalization, x: tf.Tensor) -> tf.Tensor:

@@ -10,9 +10,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import tensorflow_internals
+from tfmeta import pfor_internals
+from tfmeta.task_mapping import is_vectorizing
 
-tensorflow_internals.vectorize_bad_indices()
+pfor_internals.complete_converters()
 
 
 def conv2d(
@@ -179,14 +180,18 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
     n, n_pixels, channels = pixels.shape
     n_taps = taps.seen.size
 
-    def rows(x: tf.Tensor, indices: np.ndarray) -> tf.Tensor:
-        # An index of -1 gives zeros.
+    def rows(x: tf.Tensor, indices: np.ndarray, n_rows: int) -> tf.Tensor:
+        """Gathers rows of each image; an index of -1 gives zeros."""
+        if is_vectorizing():
+            # The indices are the same for all images and tasks. XLA knows no policy of bad ones.
+            x = tf.pad(tf.reshape(x, [n, n_rows, channels]), [[0, 0], [0, 1], [0, 0]])
+            return tf.gather(x, np.where(indices < 0, n_rows, indices), axis=1)
+        indices = _of_all_images(indices, n, n_rows)
         return tf.gather_nd(tf.reshape(x, [-1, channels]), indices, bad_indices_policy="IGNORE")
 
     @tf.custom_gradient
     def gather(pixels: tf.Tensor) -> tuple[tf.Tensor, object]:
-        found = rows(pixels, _of_all_images(taps.seen, n, n_pixels))
-        return tf.reshape(found, [n, n_taps, channels]), scatter
+        return tf.reshape(rows(pixels, taps.seen, n_pixels), [n, n_taps, channels]), scatter
 
     @tf.custom_gradient
     def scatter(patches: tf.Tensor) -> tuple[tf.Tensor, object]:
@@ -194,15 +199,15 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
         often = np.mean(taps.seen_by >= 0, axis=1) >= 1 / 2
         if np.sum(~often) < 2:
             often[:] = True
-        terms = [rows(patches, _of_all_images(i, n, n_taps)) for i in taps.seen_by[often]]
+        terms = [rows(patches, i, n_taps) for i in taps.seen_by[often]]
         if not np.all(often):
             # With stride 2, only a quarter of the pixels have more terms; add these separately.
             rest = taps.seen_by[~often]
             few = np.flatnonzero(rest[0] >= 0)
-            sums = tf.add_n([rows(patches, _of_all_images(i[few], n, n_taps)) for i in rest])
+            sums = tf.add_n([rows(patches, i[few], n_taps) for i in rest])
             back = np.full(n_pixels, -1)
             back[few] = np.arange(few.size)
-            terms.append(rows(sums, _of_all_images(back, n, few.size)))
+            terms.append(rows(sums, back, few.size))
         return tf.reshape(tf.add_n(terms), [n, n_pixels, channels]), gather
 
     return gather(pixels)

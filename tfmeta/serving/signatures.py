@@ -28,7 +28,7 @@ from tfmeta.serving.requests import (
     with_equal_task_counts,
 )
 from tfmeta.serving.task_functions import TaskFunctions, trace_task_functions
-from tfmeta.threads import tasks_at_once
+from tfmeta.threads import tasks_in_parallel
 
 # A task's state with more numbers than this is too large to be sent with each request.
 MOST_STATE = 2**14
@@ -165,7 +165,7 @@ def _learner_bodies(
             function,
             elements,
             fn_output_signature=outputs,
-            parallel_iterations=tasks_at_once(),
+            parallel_iterations=tasks_in_parallel(),
         )
 
     prediction_dtype = tf.as_dtype(learner.variable_dtype)
