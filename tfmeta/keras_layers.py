@@ -157,6 +157,26 @@ def plain_recurrence(
     return keras.layers.RNN.inner_loop(layer, sequences, state, mask, *args)
 
 
+class _Unrolled:
+    """A recurrent layer, but for its being unrolled."""
+
+    unroll = True
+
+    def __init__(self, layer: keras.layers.RNN) -> None:
+        self._layer = layer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._layer, name)
+
+
+def unrolled_recurrence(layer: keras.layers.RNN, *args: Any) -> Any:
+    """Runs the plain loop over time of a static number of steps, without a loop in the graph.
+
+    Rests on that loop reading the layer's attributes, `unroll` among them.
+    """
+    return plain_recurrence(_Unrolled(layer), *args)
+
+
 # === Weights and masks ===
 
 

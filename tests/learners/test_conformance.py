@@ -191,6 +191,7 @@ def has_its_turn(case, check):
 LONG = (
     "eager_equals_graph",
     "train_step_equals_default",
+    "vectorized_equals_loop",
     "task_order",
     "meta_batch_size",
     "masking",

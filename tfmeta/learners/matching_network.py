@@ -12,7 +12,7 @@ import tensorflow as tf
 from tfmeta.checks import check_integer, check_positive
 from tfmeta.learners.metric_learner import MetricLearner, flat
 from tfmeta.learners.output_kinds import OutputKind
-from tfmeta.networks import BatchNorm, constant_products
+from tfmeta.networks import BatchNorm, constant_products, prepare_recurrence
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -87,6 +87,7 @@ class MatchingNetwork(MetricLearner):
             dtype=dtype,
         )
         self.support_lstm.build((None, None, n_features))
+        prepare_recurrence(self.support_lstm)
         self.query_lstm = keras.layers.LSTMCell(n_features, dtype=dtype)
         self.query_lstm.build((None, 2 * n_features))
 

@@ -35,6 +35,7 @@ from tfmeta.networks.interface import (
 )
 from tfmeta.networks.layer_losses import add_losses, collecting_losses, sum_of
 from tfmeta.networks.pairs import Pairs
+from tfmeta.networks.recurrence import prepare_recurrence
 from tfmeta.networks.registration import warn_of_unregistered
 from tfmeta.networks.side_effects import constrained
 
@@ -65,6 +66,7 @@ __all__ = [
     "normalization",
     "output_shape",
     "prepare_network",
+    "prepare_recurrence",
     "repeated",
     "shape_of",
     "statistics_of",

@@ -50,21 +50,14 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
 
     def convolve(inputs: tf.Tensor, kernel: Any) -> tf.Tensor:
         episode = current_episode()
-        at_once = is_vectorizing()
         if (
             episode is None
             or layer.groups != 1
             or layer.data_format != "channels_last"
-            or not (only_cpu() or at_once)
+            or not only_cpu()
+            or is_vectorizing()  # See `vectorized_convolutions`.
         ):
             return keras_internals.own_convolution(layer, inputs, kernel)
-        if at_once:
-            # A convolution has one kernel for all images; a product may have one for each task.
-            options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))
-            kernel = tf.convert_to_tensor(kernel)
-            if not episode.adapts or not inputs.shape.is_fully_defined():
-                return keras_internals.own_convolution(layer, inputs, kernel)
-            return ops.conv2d(inputs, kernel, *options)
         if episode.pairs is not None and inputs is episode.network_input:
             return episode.pairs.convolved(kernel, convolve)
         options = (tuple(layer.strides), layer.padding, tuple(layer.dilation_rate))

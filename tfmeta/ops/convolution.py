@@ -1,10 +1,10 @@
-"""2-D convolution as patches and a matrix product."""
+"""2-D convolution, and its transpose, as patches and a matrix product."""
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -30,7 +30,8 @@ def conv2d(
 
     Args:
         inputs: tf.Tensor `[N, height, width, channels]`, all static.
-        kernel: tf.Tensor `[rows, columns, channels, filters]`.
+        kernel: tf.Tensor `[rows, columns, channels / groups, filters]`. With several groups, each
+            group of filters sees its own group of channels.
         strides: (int, int). Pixels from patch to patch, in rows and columns. Defaults to (1, 1).
         padding: str. `"same"` or `"valid"`, as in `keras.layers.Conv2D`. Defaults to `"valid"`.
         dilation_rate: (int, int). Pixels from tap to tap in a patch, in rows and columns. Defaults
@@ -45,10 +46,57 @@ def conv2d(
     [[[[18.0]], [[18.0]]]]
     """
     *kernel_size, channels, filters = kernel.shape
+    n_taps, groups = math.prod(kernel_size), inputs.shape[-1] // channels
     places = _all_places(inputs, kernel_size, strides, padding, dilation_rate)
     seen = patches(inputs, kernel_size, strides, padding, dilation_rate)
-    outputs = tf.matmul(seen, tf.reshape(kernel, [math.prod(kernel_size) * channels, filters]))
+    if groups == 1:
+        outputs = tf.matmul(seen, tf.reshape(kernel, [n_taps * channels, filters]))
+    else:
+        outputs = tf.einsum(
+            "ptgc,tcgf->pgf",
+            tf.reshape(seen, [-1, n_taps, groups, channels]),
+            tf.reshape(kernel, [n_taps, channels, groups, filters // groups]),
+        )
     return tf.reshape(outputs, [*places, filters])
+
+
+def conv2d_transpose(
+    inputs: tf.Tensor,
+    kernel: tf.Tensor,
+    size: tuple[int, int],
+    strides: Sequence[int] = (1, 1),
+    padding: Literal["same", "valid"] = "valid",
+    dilation_rate: Sequence[int] = (1, 1),
+) -> tf.Tensor:
+    """Computes the transpose of `conv2d`, its gradient by the images.
+
+    Args:
+        inputs: tf.Tensor `[N, height, width, channels]`, all static.
+        kernel: tf.Tensor `[rows, columns, filters, channels]`.
+        size: (int, int). Height and width of the images that `conv2d` would see.
+        strides: As in `conv2d`.
+        padding: As in `conv2d`.
+        dilation_rate: As in `conv2d`.
+
+    Returns:
+        `[N, *size, filters]`.
+
+    Example:
+
+    >>> x = tf.reshape([1.0, 2.0], [1, 1, 2, 1])
+    >>> tf.squeeze(conv2d_transpose(x, tf.ones([1, 2, 1, 1]), (1, 3))).numpy().tolist()
+    [1.0, 3.0, 2.0]
+    """
+    n, height, width, channels = inputs.shape
+    rows, columns, filters, _ = kernel.shape
+    taps = _taps(size, (rows, columns), tuple(strides), padding, tuple(dilation_rate))
+    products = tf.matmul(
+        tf.reshape(inputs, [n * height * width, channels]),
+        tf.reshape(kernel, [rows * columns * filters, channels]),
+        transpose_b=True,
+    )
+    _, scatter = _gather_and_scatter(taps, n, math.prod(size), filters)
+    return tf.reshape(scatter(tf.reshape(products, [n, -1, filters])), [n, *size, filters])
 
 
 def patches(
@@ -77,8 +125,11 @@ def patches(
     """
     n, height, width, channels = inputs.shape
     rows, columns = kernel_size
+    if (rows, columns, *strides) == (1, 1, 1, 1):
+        return tf.reshape(inputs, [-1, channels])
     taps = _taps((height, width), (rows, columns), tuple(strides), padding, tuple(dilation_rate))
-    seen = _patches(tf.reshape(inputs, [n, height * width, channels]), taps)
+    gather, _ = _gather_and_scatter(taps, n, height * width, channels)
+    seen = gather(tf.reshape(inputs, [n, height * width, channels]))
     return tf.reshape(seen, [-1, rows * columns * channels])
 
 
@@ -175,9 +226,15 @@ def _places(
     return n_places, max((n_places - 1) * stride + reach - n_pixels, 0) // 2
 
 
-def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
-    """Gathers `[N, places · taps, channels]` from `[N, pixels, channels]`; zeros outside of it."""
-    n, n_pixels, channels = pixels.shape
+def _gather_and_scatter(
+    taps: _Taps, n: int, n_pixels: int, channels: int
+) -> tuple[Callable[[tf.Tensor], tf.Tensor], Callable[[tf.Tensor], tf.Tensor]]:
+    """Makes two functions that are each other's transpose, and so each other's gradient.
+
+    Returns:
+        A function that gathers `[N, places · taps, channels]` from `[N, pixels, channels]`, with
+        zeros outside of the image; and one that sums what it gathered from each pixel.
+    """
     n_taps = taps.seen.size
 
     def rows(x: tf.Tensor, indices: np.ndarray, n_rows: int) -> tf.Tensor:
@@ -210,4 +267,4 @@ def _patches(pixels: tf.Tensor, taps: _Taps) -> tf.Tensor:
             terms.append(rows(sums, back, few.size))
         return tf.reshape(tf.add_n(terms), [n, n_pixels, channels]), gather
 
-    return gather(pixels)
+    return gather, scatter

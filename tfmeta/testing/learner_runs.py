@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from tfmeta.learners.meta_learner import MetaLearner
+from tfmeta.task_mapping import TaskMapping
 from tfmeta.testing.case import Case
 from tfmeta.testing.episodes import Inputs, make_episodes
 
@@ -31,13 +32,17 @@ def new_learner(case: Case) -> MetaLearner:
 
 
 def compiled_learner(
-    case: Case, learning_rate: float = LEARNING_RATE, run_eagerly: bool = True
+    case: Case,
+    learning_rate: float = LEARNING_RATE,
+    run_eagerly: bool = True,
+    task_mapping: TaskMapping = "loop",
 ) -> MetaLearner:
     """Makes the learner of a case, builds it and compiles it with plain SGD.
 
     It runs eagerly by default: tracing a graph costs more than it saves in one or two steps.
     """
     learner = new_learner(case)
+    learner.task_mapping = task_mapping
     metrics = ["accuracy"] if case.n_way else ["mae"]
     optimizer = keras.optimizers.SGD(learning_rate)
     learner.compile(optimizer, loss_of(case, learner), metrics=metrics, run_eagerly=run_eagerly)

@@ -33,7 +33,7 @@ def check_float64(case: Case) -> None:
     put it at 0. Learners with custom training and first-order ones have no such gradient: their
     step is computed eagerly and in a graph, and the two are compared.
     """
-    with _precision("float64", "float64"):
+    with floats("float64", "float64"):
         episodes = make_episodes(case)
         learner = compiled_learner(case, learning_rate=1.0)
         dtype = learner(episodes[0]).dtype
@@ -85,7 +85,7 @@ def _compare_with_finite_differences(learner: MetaLearner, episodes: Episodes) -
 
 def check_mixed_bfloat16(case: Case) -> None:
     """Under `mixed_bfloat16`, `fit` gives finite losses and moves weights, all of them float32."""
-    with _precision("float32", "mixed_bfloat16"):
+    with floats("float32", "mixed_bfloat16"):
         learner = new_learner(case)
         learner.compile(keras.optimizers.SGD(0.01), loss_of(case, learner))
         data = make_dataset(case, n_batches=3, n_tasks=N_TASKS)
@@ -104,7 +104,8 @@ def check_mixed_bfloat16(case: Case) -> None:
 
 
 @contextlib.contextmanager
-def _precision(floatx: str, policy: str) -> Iterator[None]:
+def floats(floatx: str, policy: str) -> Iterator[None]:
+    """Sets Keras's float type and dtype policy in a block."""
     before = keras.config.floatx(), keras.config.dtype_policy()
     keras.config.set_floatx(floatx)
     keras.config.set_dtype_policy(policy)

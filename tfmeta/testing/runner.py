@@ -21,6 +21,7 @@ CHECKS: dict[str, Callable[[Case], None]] = {
     "contract": contract.check_contract,
     "eager_equals_graph": steps.check_eager_equals_graph,
     "train_step_equals_default": steps.check_train_step_equals_default,
+    "vectorized_equals_loop": tasks.check_vectorized_equals_loop,
     "task_order": tasks.check_task_order,
     "meta_batch_size": tasks.check_meta_batch_size,
     "query_order": support_and_queries.check_query_order,

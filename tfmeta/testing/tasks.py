@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import keras
 import numpy as np
+import tensorflow as tf
 
+from tfmeta.task_mapping import TASK_MAPPINGS
 from tfmeta.testing.case import Case
 from tfmeta.testing.comparisons import assert_close, assert_weights_close
 from tfmeta.testing.episodes import N_TASKS, make_episodes, take_tasks
@@ -16,6 +19,7 @@ from tfmeta.testing.learner_runs import (
     state,
     weights_after,
 )
+from tfmeta.testing.precision import floats
 
 
 def check_task_order(case: Case) -> None:
@@ -34,6 +38,30 @@ def check_task_order(case: Case) -> None:
         first_trained_weights(case),
         "training depends on the order of the tasks",
     )
+
+
+def check_vectorized_equals_loop(case: Case) -> None:
+    """All tasks at once are predicted, and train, as one after another: to rounding, in float64.
+
+    After each inner step, too.
+    """
+    results = []
+    with floats("float64", "float64"):
+        inputs, query_y = make_episodes(case)
+        for mapping in TASK_MAPPINGS[1:]:
+            learner = compiled_learner(case, run_eagerly=False, task_mapping=mapping)
+            predicted = [learner.predict_on_batch(inputs)]
+            if learner.has_inner_steps:
+                by_step = tf.function(learner.predict_by_step, autograph=False)
+                predicted.append(by_step(keras.tree.map_structure(tf.constant, inputs), 1))
+            trained = weights_after(learner, (inputs, query_y))
+            results.append((predicted, trained, learner.evaluate(inputs, query_y, verbose=0)))
+    (predicted, trained, logs), (predicted_at_once, trained_at_once, logs_at_once) = results
+    for one, another in zip(predicted_at_once, predicted, strict=True):
+        assert_close(one, another, "predictions differ if tasks are vectorised", 1e-9, 1e-9)
+    assert_close(logs_at_once, logs, "the loss or a metric differs if tasks are vectorised", 1e-9)
+    message = "weights differ after training on vectorised tasks"
+    assert_weights_close(learner, trained_at_once, trained, message, 1e-9, 1e-9)
 
 
 def check_meta_batch_size(case: Case) -> None:
