@@ -55,7 +55,9 @@ def choose(
 
 # === While tasks are vectorised ===
 
-_VECTORIZING: ContextVar[bool] = ContextVar("tfmeta_vectorizing", default=False)
+_VECTORIZED: ContextVar[Literal["values", "gradients"] | None] = ContextVar(
+    "tfmeta_vectorized", default=None
+)
 
 
 def is_vectorizing() -> bool:
@@ -63,16 +65,24 @@ def is_vectorizing() -> bool:
 
     Layers then compute by operations of which `tf.vectorized_map` makes fast ones.
     """
-    return _VECTORIZING.get()
+    return _VECTORIZED.get() is not None
+
+
+def is_vectorizing_gradients() -> bool:
+    """Returns whether each task's gradient is taken, too, while all tasks are mapped at once.
+
+    Then all weights have a gradient for each task, also those that all tasks share.
+    """
+    return _VECTORIZED.get() == "gradients"
 
 
 @contextlib.contextmanager
-def _vectorizing() -> Iterator[None]:
-    token = _VECTORIZING.set(True)
+def _vectorizing(what: Literal["values", "gradients"]) -> Iterator[None]:
+    token = _VECTORIZED.set(what)
     try:
         yield
     finally:
-        _VECTORIZING.reset(token)
+        _VECTORIZED.reset(token)
 
 
 # === Maps ===
@@ -103,10 +113,12 @@ def map_tasks(function: Callable[[Any], Any], elements: Any, signature: Any, how
 
     def at_once(elements: Any) -> Any:
         if how.tasks_at_once is None:
-            return _vectorized(function, elements)
+            return _vectorized(function, elements, "values")
         chunks, n_tasks = _chunks(elements, how.tasks_at_once)
         results = tf.map_fn(
-            tf.autograph.experimental.do_not_convert(lambda chunk: _vectorized(function, chunk)),
+            tf.autograph.experimental.do_not_convert(
+                lambda chunk: _vectorized(function, chunk, "values")
+            ),
             chunks,
             fn_output_signature=tf.nest.map_structure(
                 lambda x: tf.TensorSpec(None, getattr(x, "dtype", x)), signature
@@ -140,7 +152,7 @@ def sum_tasks(
         n_tasks = _n_tasks(elements)
 
         def add(index: tf.Tensor, sums: Any, predictions: tf.TensorArray) -> tuple[Any, ...]:
-            element = tf.nest.map_structure(lambda x: x[index : index + 1], elements)
+            element = tf.nest.map_structure(lambda x: x[index][None], elements)
             update, predicted = function(element)
             return index + 1, _added(sums, update), predictions.write(index, predicted)
 
@@ -154,7 +166,9 @@ def sum_tasks(
 
     def sum_of_chunk(chunk: Any, counts: tf.Tensor | None) -> tuple[Any, tf.Tensor]:
         updates, predictions = _vectorized(
-            lambda element: function(tf.nest.map_structure(lambda x: x[None], element)), chunk
+            lambda element: function(tf.nest.map_structure(lambda x: x[None], element)),
+            chunk,
+            "gradients",
         )
         return tf.nest.map_structure(lambda x: _reduced(x, counts), updates), predictions
 
@@ -197,9 +211,11 @@ def _run(in_a_loop: Any, at_once: Any, elements: Any, how: How) -> Any:
         return in_a_loop(elements)
 
 
-def _vectorized(function: Callable[[Any], Any], elements: Any) -> Any:
+def _vectorized(
+    function: Callable[[Any], Any], elements: Any, what: Literal["values", "gradients"]
+) -> Any:
     def traced(element: Any) -> Any:
-        with _vectorizing():
+        with _vectorizing(what):
             return function(element)
 
     loops: list[str] = []

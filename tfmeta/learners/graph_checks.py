@@ -50,10 +50,27 @@ def require(checks: Sequence[Check]) -> list[tf.Operation]:
 
 @contextlib.contextmanager
 def in_one_sentence() -> Iterator[None]:
-    """Turns the error of a check in a graph into a ValueError, without the graph's traceback."""
+    """Turns the error of a check in a graph into a ValueError, without the graph's traceback.
+
+    Raises:
+        ValueError: If a check failed, or XLA cannot compile an operation.
+        MemoryError: If the device's memory is too small.
+    """
     try:
         yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise MemoryError(
+            "The memory of the device is too small for all tasks of a meta-batch at once: give the "
+            "learner tasks_at_once=, a part of them, or take smaller meta-batches. "
+            f"({error.message.splitlines()[0]})"
+        ) from None
     except tf.errors.InvalidArgumentError as error:
+        unknown = re.search(r"Detected unsupported operations when.*?: (\w+)", error.message)
+        if unknown is not None:
+            raise ValueError(
+                f"XLA cannot compile the operation {unknown.group(1)}: compile the learner with "
+                "jit_compile=False, or put another layer in place of the one with this operation."
+            ) from None
         failed = re.search(r"assertion failed: \[([^\]]*)\](?: \[([^\]]*)\])?", error.message)
         if failed is None:
             raise

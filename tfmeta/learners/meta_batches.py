@@ -87,7 +87,9 @@ class MetaBatches(KerasMethods):
             queries = episode["query_x"], episode.get("query_mask")
             return self.predict_task_by_step(*support, *queries, inner_steps)
 
-        by_task = map_tasks(predict, inputs, tf.as_dtype(self.variable_dtype), self.mapping())
+        # XLA cannot compile a vectorised loop.
+        how = self.mapping()._replace(compiled=False)
+        by_task = map_tasks(predict, inputs, tf.as_dtype(self.variable_dtype), how)
         return keras.ops.swapaxes(by_task, 0, 1)
 
     def test_step(self, data: Any) -> dict[str, Any]:

@@ -122,7 +122,16 @@ class MetaTraining(MetaBatches):
     def _take_outer_step(
         self, loss: tf.Tensor, gradients: list[tf.Tensor], n_tasks: tf.Tensor
     ) -> None:
-        self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+        def apply(gradients: list[tf.Tensor]) -> None:
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+
+        if self.mapping().compiled and tf.distribute.get_strategy().num_replicas_in_sync == 1:
+            # An optimizer takes a dozen small operations for each variable.
+            if not self.optimizer.built:
+                with tf.init_scope():
+                    self.optimizer.build(self.trainable_variables)
+            apply = tf.function(apply, jit_compile=True, autograph=False)
+        apply(gradients)
         tracker = keras_internals.loss_tracker(self)
         if tracker is not None:
             # Keras divides a loss by the number of replicas; the tracker wants it whole.

@@ -55,7 +55,7 @@ def episodic_convolution(layer: keras.layers.Conv2D) -> Any:
             or layer.groups != 1
             or layer.data_format != "channels_last"
             or not only_cpu()
-            or is_vectorizing()  # See `vectorized_convolutions`.
+            or is_vectorizing()  # See `vectorized_operations`.
         ):
             return keras_internals.own_convolution(layer, inputs, kernel)
         if episode.pairs is not None and inputs is episode.network_input:

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfmeta import ops, tensorflow_internals
-from tfmeta.networks import vectorized_convolutions
+from tfmeta.networks import vectorized_operations
 from tfmeta.networks.episode import current_episode
 
 
@@ -61,7 +61,7 @@ def _in_episodes(name: str, replacement: Any) -> Any:
 
 def install() -> None:
     """Installs the replacements; further calls have no effect."""
-    vectorized_convolutions.install()
+    vectorized_operations.install()
     for name, replacement in {
         "nn.moments": moments,
         "nn.softsign": softsign,

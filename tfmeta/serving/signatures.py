@@ -28,7 +28,7 @@ from tfmeta.serving.requests import (
     with_equal_task_counts,
 )
 from tfmeta.serving.task_functions import TaskFunctions, trace_task_functions
-from tfmeta.threads import tasks_in_parallel
+from tfmeta.task_mapping import How, map_tasks
 
 # A task's state with more numbers than this is too large to be sent with each request.
 MOST_STATE = 2**14
@@ -161,12 +161,8 @@ def _learner_bodies(
         return finite(name, inputs[name])
 
     def over_tasks(function: Callable[[Any], Any], elements: Any, outputs: Any) -> Any:
-        return tf.map_fn(
-            function,
-            elements,
-            fn_output_signature=outputs,
-            parallel_iterations=tasks_in_parallel(),
-        )
+        # In a loop: the machine that will serve is not known, and a request has few tasks.
+        return map_tasks(function, elements, outputs, How())
 
     prediction_dtype = tf.as_dtype(learner.variable_dtype)
 

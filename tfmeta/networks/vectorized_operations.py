@@ -1,7 +1,7 @@
-"""Convolutions while all tasks are mapped at once: products of patches.
+"""TensorFlow's functions that are computed in another way while all tasks are mapped at once.
 
 A convolution has one kernel for all images. If each task has its own, `tf.vectorized_map` makes a
-loop of it; of a product, it makes one batched product.
+loop of it; of a product of patches, it makes one batched product.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from tfmeta import ops, tensorflow_internals
 from tfmeta.networks.episode import current_episode
-from tfmeta.task_mapping import is_vectorizing
+from tfmeta.task_mapping import is_vectorizing, is_vectorizing_gradients
 
 # Channels come last in these formats of one and two dimensions.
 _LAST = (None, "NWC", "NHWC")
@@ -100,6 +100,15 @@ def conv_transpose(
     return ops.conv2d_transpose(input[:, None], filters[None], (1, size[0]), *steps)[:, 0]
 
 
+def max_pool(input: tf.Tensor, *args: Any, **kwargs: Any) -> tf.Tensor:
+    """Computes `tf.nn.max_pool`; XLA has its second derivative in float32 only."""
+    input = tf.convert_to_tensor(input)
+    original = tensorflow_internals.original("nn.max_pool")
+    if input.dtype not in (tf.float16, tf.bfloat16):
+        return original(input, *args, **kwargs)
+    return tf.cast(original(tf.cast(input, tf.float32), *args, **kwargs), input.dtype)
+
+
 def _is_for_patches(x: tf.Tensor, kernel: tf.Tensor, padding: Any, data_format: Any) -> bool:
     return (
         x.shape.rank in (3, 4)
@@ -119,7 +128,7 @@ def _pair(steps: Any, n: int) -> tuple[int, int]:
 
 def install() -> None:
     """Installs the replacements; further calls have no effect."""
-    for replacement in (convolution, depthwise_conv2d, separable_conv2d, conv_transpose):
+    for replacement in (convolution, depthwise_conv2d, separable_conv2d, conv_transpose, max_pool):
         name = f"nn.{replacement.__name__}"
         tensorflow_internals.install(name, _while_vectorizing(name, replacement))
 
@@ -127,8 +136,8 @@ def install() -> None:
 def _while_vectorizing(name: str, replacement: Any) -> Any:
     def function(*args: Any, **kwargs: Any) -> Any:
         episode = current_episode() if is_vectorizing() else None
-        # Weights that all tasks share stay a convolution of all images.
-        if episode is not None and episode.adapts:
+        # With weights that all tasks share, it stays a convolution of all images.
+        if episode is not None and (episode.adapts or is_vectorizing_gradients()):
             return replacement(*args, **kwargs)
         return tensorflow_internals.original(name)(*args, **kwargs)
 
