@@ -21,7 +21,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 FLOORS: list[set[str]] = [
     {
         *("archives", "backend", "checks", "files", "keras_internals", "keras_layers", "modes"),
-        *("quiet", "registry", "signals", "tensorflow_internals", "threads", "version", "versions"),
+        *("pfor_internals", "quiet", "registry", "signals", "task_mapping"),
+        *("tensorflow_internals", "threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
@@ -53,7 +54,10 @@ CARRIERS = re.compile(r"(NamedTuple|TypedDict|Protocol|Enum|\w*Error|\w*Exceptio
 BAD_BEGINNING = re.compile(r"(That|Those|The same|What|As|Of|None|It)\b")
 
 # Private or fragile interfaces of Keras and TensorFlow, and the files that may use them.
-INTERNALS_FILES = ("keras_internals.py", "keras_layers.py", "tensorflow_internals.py")
+INTERNALS_FILES = (
+    *("keras_internals.py", "keras_layers.py"),
+    *("pfor_internals.py", "tensorflow_internals.py"),
+)
 INTERNALS = re.compile(
     r"\b(_flatten_layers|_default_save_signature|convolution_op|seed_generator_state|raw_ops"
     r"|_run_through_graph|_inbound_nodes|_keras_history|_keras_mask"

@@ -1,4 +1,4 @@
-"""What `tf.vectorized_map` lacks; its interfaces are private, see `keras_internals`."""
+"""Completes `tf.vectorized_map`, by private interfaces; see `keras_internals`."""
 
 from __future__ import annotations
 

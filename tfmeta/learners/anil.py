@@ -44,7 +44,7 @@ class ANIL(InnerLoopLearner):
         inner_rule: str, dict or InnerRule. How an inner step changes the head's weights; see
             `tfmeta.MAML`. Defaults to `"sgd"`.
         inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Reference:
         Raghu, Raghu, Bengio, Vinyals (2020), Rapid Learning or Feature Reuse?,

@@ -40,7 +40,7 @@ class CAVIA(InnerLoopLearner):
         inner_rule: str, dict or InnerRule. How an inner step changes the context; see
             `tfmeta.MAML`. Defaults to `"sgd"`.
         inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Reference:
         Zintgraf, Shiarlis, Kurin, Hofmann, Whiteson (2019), Fast Context Adaptation via

@@ -32,7 +32,7 @@ class InnerLoss(MetaLearner):
 
     Args:
         inner_loss: Any Keras loss; sparse categorical cross-entropy from logits if None.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
     """
 
     def __init__(self, inner_loss: Any, **kwargs: Any) -> None:

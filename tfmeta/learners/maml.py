@@ -51,7 +51,8 @@ class MAML(InnerLoopLearner):
             are meta-learned, too. Defaults to `"sgd"`.
         inner_batch_size: int ≥ 1 or None. Support examples per inner step, in a fixed pseudo-random
             order. Defaults to None, all of them in each step.
-        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the network's.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
+            defaults to the network's.
 
     Raises:
         ValueError: If an option is none of the above, the network is no Keras model, the inner

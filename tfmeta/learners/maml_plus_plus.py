@@ -47,7 +47,7 @@ class MAMLPlusPlus(InnerLoopLearner):
         inner_rule: str, dict or InnerRule. How an inner step changes the weights; see
             `tfmeta.MAML`. Defaults to `"per_layer_per_step"`.
         inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Reference:
         Antoniou, Edwards, Storkey (2019), How to train your MAML,

@@ -38,7 +38,8 @@ class MatchingNetwork(MetricLearner):
             features that are not negative 40 %. Less sharpens it, and trains faster. Defaults to 1.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
-        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
+            defaults to the encoder's.
 
     Reference:
         Vinyals, Blundell, Lillicrap, Kavukcuoglu, Wierstra (2016), Matching Networks for One Shot

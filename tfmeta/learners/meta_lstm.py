@@ -46,7 +46,7 @@ class MetaLSTM(InnerLoopLearner):
             categorical cross-entropy from logits.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"support"`, which comes nearest to the paper.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Reference:
         Ravi, Larochelle (2017), Optimization as a Model for Few-Shot Learning,

@@ -31,7 +31,7 @@ class MetaSGD(InnerLoopLearner):
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
         inner_batch_size: int ≥ 1 or None. Support examples per inner step. Defaults to None, all.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Reference:
         Li, Zhou, Chen, Li (2017), Meta-SGD: Learning to Learn Quickly for Few-Shot Learning,

@@ -36,7 +36,8 @@ class MetricLearner(MetaLearner):
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
-        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
+            defaults to the encoder's.
     """
 
     takes = "encoder"

@@ -25,7 +25,8 @@ class PrototypicalNetwork(MetricLearner):
             published. `"cosine"`: they are the cosine similarities. Defaults to `"euclidean"`.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
-        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
+            defaults to the encoder's.
 
     Reference:
         Snell, Swersky, Zemel (2017), Prototypical Networks for Few-shot Learning,

@@ -44,7 +44,8 @@ class RelationNetwork(MetricLearner):
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. In the mode
             `"support"`, the relation module's normalise by the pairs of the support examples with
             the classes. Defaults to `"transductive"`.
-        **kwargs: As in `keras.Model`: `name`, `dtype`. The dtype defaults to the encoder's.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
+            defaults to the encoder's.
 
     Reference:
         Sung, Yang, Zhang, Xiang, Torr, Hospedales (2018), Learning to Compare,

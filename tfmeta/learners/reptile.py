@@ -42,7 +42,7 @@ class Reptile(InnerLoopLearner):
             `"transductive"`.
         inner_rule: str, dict or InnerRule. The inner optimizer: `"sgd"`, `"adam"`, or another rule
             without meta-parameters. Defaults to `"sgd"`.
-        **kwargs: As in `keras.Model`: `name`, `dtype`.
+        **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Raises:
         ValueError: Also if the inner rule has meta-parameters.
