@@ -52,6 +52,8 @@ def state_to_copy(operation: keras.Operation) -> dict[str, Any]:
         "_losses": [],
         "_loss_ids": set(),
         "_losses_override": [],
+        # The names of containers that were set on it, to which a copy's user may add.
+        "_tracked": list(getattr(operation, "_tracked", [])),
     }
     if isinstance(operation, keras.Model):
         left_out |= _LEFT_BY_TRAINING

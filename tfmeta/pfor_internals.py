@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 from collections.abc import Callable
@@ -14,8 +15,9 @@ def complete_converters() -> None:
     """Lets `tf.vectorized_map` and `tape.jacobian` pass through operations that learners use.
 
     Rests on pfor's registry of converters. TensorFlow's own of `tf.gather_nd` drops
-    `bad_indices_policy`, so that an index that should give zeros raises an error; and it has none
-    of the operations by which random numbers are drawn from a seed.
+    `bad_indices_policy`, so that an index that should give zeros raises an error. That of `tf.roll`
+    takes a negative axis for the one after it, and so rolls the tasks themselves. And it has none
+    of the operations by which random numbers are drawn from a seed, and images resized.
     """
     from tensorflow.python.ops.parallel_for import pfor
 
@@ -37,14 +39,38 @@ def complete_converters() -> None:
         found = tf.gather_nd(params, indices, bad_indices_policy=tf.compat.as_str(policy))
         return pfor.wrap(found, True)
 
+    def convert_roll(node: Any) -> Any:
+        shift, is_stacked, _ = node.input(1)
+        if is_stacked:
+            return pfor._fallback_converter(node)
+        axis = node.unstacked_input(2)
+        rolled = tf.roll(node.stacked_input(0), shift, tf.where(axis < 0, axis, axis + 1))
+        return pfor.wrap(rolled, True)
+
     convert_gather_nd.is_completed = True  # type: ignore[attr-defined]
     registry["GatherNd"] = convert_gather_nd
+    registry["Roll"] = convert_roll
     # An operation draws from one seed: a loop over the tasks, as TensorFlow does for the first
     # versions of these operations.
     for name in RANDOM:
         registry.setdefault(name, pfor._fallback_converter)
+    # Of all tasks' images it makes one batch.
+    for name, inputs in OF_IMAGES.items():
+        as_one_batch = functools.partial(pfor._convert_flatten_batch, op_type=name, dims=inputs)
+        registry.setdefault(name, as_one_batch)
 
 
+# Operations on each image of a batch, and which of their inputs are images.
+OF_IMAGES = {
+    "ResizeBicubic": [0],
+    "ResizeBicubicGrad": [0, 1],
+    "ResizeBilinear": [0],
+    "ResizeBilinearGrad": [0, 1],
+    "ResizeNearestNeighbor": [0],
+    "ResizeNearestNeighborGrad": [0],
+    "ScaleAndTranslate": [0],
+    "ScaleAndTranslateGrad": [0, 1],
+}
 RANDOM = (
     "StatelessRandomGetKeyCounter",
     "StatelessRandomGetAlg",

@@ -2,11 +2,12 @@
 
 python benchmarks/gpu/run.py [--rows 0 3] [--steps 50] [--loop] [--chunks 32 16 8] [--quick]
 
-Works without a network. It prints the card and the versions, a table in Markdown of the works of
-`benchmarks/speed`, the memory of work A by the number of tasks at once, the share of a step that
-`fit` waits for episodes, and what `steps_per_execution` saves. Before a row is timed, a meta-batch
-of two tasks is computed in a loop and all at once, in full float32, and compared. `--quick` tries
-the script on a machine without a GPU: tiny works, of which the times say nothing.
+Works without a network. Every learner first goes through the conformance harness's check that loop
+and vectorised agree in float64, on the device; and before a row is timed, a meta-batch of two tasks
+is computed both ways in full float32. The script prints the card and the versions, a table in
+Markdown of the works of `benchmarks/speed`, the memory of work A by the number of tasks at once, and
+how long `fit` waits for episodes with one and ten steps per execution. `--quick` tries
+it on a machine without a GPU: tiny works, of which the times say nothing.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from in_tfmeta import Clock, GradientsInPlace, new_learner
 from work import ROWS, Work
 
 import tfmeta
+import tfmeta.testing
 
 ALL_ROWS = [*ROWS, replace(ROWS[0], name="MAML, 5 inner steps, 128 tasks", n_tasks=128)]
 # In full float32 both ways agree to rounding, which second derivatives enlarge.
@@ -47,7 +49,32 @@ def compiled(work: Work, mapping: str, tasks_at_once: int | None = None, **optio
     return learner
 
 
-# === Measurements ===
+# === Agreement ===
+
+
+def conform() -> None:
+    """Checks learners of dense networks in the conformance harness, in float64."""
+
+    def network(n_outputs: int | None = 3) -> Any:
+        layers = [keras.Input((4,)), keras.layers.Dense(8), keras.layers.BatchNormalization()]
+        head = [] if n_outputs is None else [keras.layers.Dense(n_outputs)]
+        return keras.Sequential([*layers, keras.layers.ReLU(), *head])
+
+    def make(name: str) -> Any:
+        if name == "cavia":
+            return tfmeta.CAVIA(tfmeta.backbones.mlp(3, (4,), (8,), n_context=2))
+        if name == "anil":
+            return tfmeta.ANIL(network(None), 3)
+        if name == "relation_network":
+            of_pairs = keras.Sequential([keras.Input((16,)), keras.layers.Dense(1, "sigmoid")])
+            return tfmeta.RelationNetwork(network(None), of_pairs)
+        learner = tfmeta.learners.get(name)
+        return learner(network(3 if learner.takes == "network" else None))
+
+    for name in tfmeta.learners.BY_NAME:
+        case = tfmeta.testing.Case(name, lambda name=name: make(name))
+        tfmeta.testing.run("vectorized_equals_loop", case)
+        print(f"{name}: vectorised equals loop, to 1e-9")
 
 
 def difference(work: Work, mapping: str) -> float:
@@ -71,6 +98,9 @@ def difference(work: Work, mapping: str) -> float:
     # Weights that batch norm makes ineffective have gradients of rounding alone.
     size = max(np.linalg.norm(a) for a in found[0])
     return max(float(np.linalg.norm(a - b) / size) for a, b in zip(*found, strict=True))
+
+
+# === Measurements ===
 
 
 def measure(work: Work, learner: Any, n_steps: int) -> tuple[float, float, float | None]:
@@ -205,6 +235,8 @@ def main() -> None:
         f"{details.get('device_name', 'no GPU')}, TensorFlow {tf.__version__}, Keras "
         f"{keras.__version__}, tfmeta {tfmeta.__version__}, TF32 where not compared\n"
     )
+    conform()
+    print()
     for lines in (
         speed_table(works, options.steps, options.loop, mapping),
         chunk_table(work_a, options.chunks, options.steps, mapping),

@@ -199,6 +199,17 @@ def test_a_copy_of_a_copy_trains_and_is_saved_as_the_original(tmp_path):
     np.testing.assert_allclose(loaded(QUERIES), network(QUERIES), rtol=1e-5, atol=1e-6)
 
 
+def test_what_is_set_on_a_copy_is_not_set_on_the_original(tmp_path):
+    """A list, too, whose name Keras keeps in a list of its own."""
+    x = keras.Input((4,))
+    learner = tfmeta.MAML(keras.Model(x, L.Dense(N_WAY)(x)), batch_norm="support")
+    names = [f"class {i}" for i in range(N_WAY)]
+    learner = learner.with_batch_norm("running")
+    tfmeta.serving.export(learner.adapt(X, Y, names), tmp_path / "adapted")
+    assert "class_names" not in learner.network._tracked
+    tfmeta.serving.export(learner, tmp_path / "learner")
+
+
 def test_a_network_that_cannot_be_copied_is_named():
     class Kept(ValueError):  # No object of it can be made without its constructor.
         pass
