@@ -5,9 +5,9 @@ python benchmarks/gpu/run.py [--rows 0 3] [--steps 50] [--loop] [--chunks 32 16 
 Works without a network. Every learner first goes through the conformance harness's check that loop
 and vectorised agree in float64, on the device; and before a row is timed, a meta-batch of two tasks
 is computed both ways in full float32. The script prints the card and the versions, a table in
-Markdown of the works of `benchmarks/speed`, the memory of work A by the number of tasks at once, and
-how long `fit` waits for episodes with one and ten steps per execution. `--quick` tries
-it on a machine without a GPU: tiny works, of which the times say nothing.
+Markdown of the works of `benchmarks/speed`, the memory of work A by the number of tasks at once,
+and how long `fit` waits for episodes with one and ten steps per execution. `--quick` tries it on a
+machine without a GPU: tiny works, of which the times say nothing.
 """
 
 from __future__ import annotations
