@@ -549,6 +549,42 @@ def test_a_lock_excludes_threads_and_can_leave_no_file(tmp_path: Path) -> None:
     assert list((tmp_path / "folder").iterdir()) == []
 
 
+FORKER = (
+    LOAD
+    + """
+import threading
+
+is_held, may_go = threading.Event(), threading.Event()
+
+def hold():
+    with tfmeta.versions.locked(folder):
+        is_held.set()
+        may_go.wait()
+
+holder = threading.Thread(target=hold)
+holder.start()
+is_held.wait()
+child = os.fork()
+if not child:
+    signal.alarm(30)  # Without it, a child that waits for ever would outlive the test.
+    publish(0)
+    os._exit(0)
+time.sleep(0.2)
+assert os.waitpid(child, os.WNOHANG) == (0, 0), "published in spite of the lock"
+may_go.set()
+holder.join()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_process_forked_while_a_thread_holds_the_lock_waits_and_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "name"
+    subprocess.run([sys.executable, "-c", FORKER, folder, "child", "1"], check=True, timeout=60)
+    assert read(folder / "1") == "child-0"
+
+
 def test_a_waiting_publisher_makes_a_folder_that_another_removes(tmp_path: Path) -> None:
     folder = tmp_path / "name"
     with Holder(folder):

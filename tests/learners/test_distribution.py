@@ -16,14 +16,17 @@ SCRIPT = """
     import keras
     import tfmeta
 
-    def learner(name):
+    averaged = dict(use_ema=True, ema_momentum=0.5)
+
+    def learner(name, **options):
         keras.utils.set_random_seed(0)
         layers = [keras.layers.Dense(8), keras.layers.BatchNormalization(), keras.layers.ReLU()]
         # The step is the same only if each task of the other replica has the masks it had here.
         layers.append(keras.layers.Dropout(0.5, seed=1))
         network = keras.Sequential([keras.Input((4,)), *layers, keras.layers.Dense(3)])
         made = tfmeta.learners.get(name)(network, batch_norm="running")
-        made.compile(keras.optimizers.SGD(0.1), made.default_loss(), metrics=["accuracy"])
+        optimizer = keras.optimizers.SGD(0.1, **options)
+        made.compile(optimizer, made.default_loss(), metrics=["accuracy"])
         return made
 
     rng = np.random.default_rng(0)
@@ -35,17 +38,18 @@ SCRIPT = """
     query_y = np.tile(np.arange(3), (4, 3))
 
     def trained(made):
-        tasks = tf.data.Dataset.from_tensor_slices((inputs, query_y)).batch(4)
+        tasks = tf.data.Dataset.from_tensor_slices((inputs, query_y)).batch(4).repeat(2)
         history = made.fit(tasks, shuffle=False, verbose=0).history
         return made.get_weights(), history
 
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     assert strategy.num_replicas_in_sync == 2
-    for name in ("maml", "prototypical_network", "reptile"):
+    cases = [("maml", {}), ("maml", averaged), ("prototypical_network", {}), ("reptile", {})]
+    for name, options in cases:
         before = learner(name).get_weights()
-        weights, history = trained(learner(name))
+        weights, history = trained(learner(name, **options))
         with strategy.scope():
-            mirrored = learner(name)
+            mirrored = learner(name, **options)
         weights_of_two, history_of_two = trained(mirrored)
         assert any(np.abs(a - b).max() > 1e-4 for a, b in zip(weights, before)), name
         for a, b in zip(weights, weights_of_two, strict=True):
@@ -57,5 +61,5 @@ SCRIPT = """
 
 @pytest.mark.large
 def test_two_replicas_take_the_step_of_one():
-    """Weights, moving averages, dropout masks, the reported loss and metrics."""
+    """Weights, also averaged ones, batch statistics, dropout masks, the reported loss, metrics."""
     subprocess.run([sys.executable, "-c", textwrap.dedent(SCRIPT)], check=True)

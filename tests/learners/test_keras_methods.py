@@ -174,6 +174,23 @@ def test_clipped_gradients_are_refused_on_several_replicas(clip):
 
     learner = tfmeta.MAML(plain_network(N_WAY))
     learner.compile(keras.optimizers.SGD(0.1, **{clip: 1.0}))
-    meta_training.check_clipping(learner.optimizer, 1)
+    meta_training.check_optimizer_of_replicas(learner.optimizer, 1)
     with pytest.raises(ValueError, match=rf"Keras clips gradients \({clip}\) before it sums"):
-        meta_training.check_clipping(learner.optimizer, 2)
+        meta_training.check_optimizer_of_replicas(learner.optimizer, 2)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"gradient_accumulation_steps": 2},
+        {"use_ema": True, "ema_overwrite_frequency": 2},
+    ],
+)
+def test_what_keras_does_within_a_condition_is_refused_on_several_replicas(option):
+    from tfmeta.learners import meta_training
+
+    learner = tfmeta.MAML(plain_network(N_WAY))
+    learner.compile(keras.optimizers.SGD(0.1, **option))
+    meta_training.check_optimizer_of_replicas(learner.optimizer, 1)
+    with pytest.raises(ValueError, match=f"Keras has no {list(option)[-1]} on several replicas"):
+        meta_training.check_optimizer_of_replicas(learner.optimizer, 2)

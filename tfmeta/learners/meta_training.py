@@ -33,7 +33,9 @@ class MetaTraining(MetaBatches):
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
-        check_clipping(self.optimizer, tf.distribute.get_strategy().num_replicas_in_sync)
+        check_optimizer_of_replicas(
+            self.optimizer, tf.distribute.get_strategy().num_replicas_in_sync
+        )
         inputs, y = self._with_checked_labels(inputs), self._with_checked_targets(inputs, y)
         n_tasks = tf.shape(inputs["query_x"])[0]
         weights = self._task_weights(n_tasks, sample_weight)
@@ -209,17 +211,25 @@ class MetaTraining(MetaBatches):
         return None
 
 
-def check_clipping(optimizer: keras.optimizers.Optimizer, n_replicas: int) -> None:
-    """Raises a ValueError if several replicas would clip their gradients each by itself.
+def check_optimizer_of_replicas(optimizer: keras.optimizers.Optimizer, n_replicas: int) -> None:
+    """Raises a ValueError if the optimizer cannot take one device's step on several replicas.
 
     Args:
         optimizer: keras.optimizers.Optimizer. The outer optimizer.
         n_replicas: int. The number of replicas.
     """
+    if n_replicas == 1:
+        return
     inner = getattr(optimizer, "inner_optimizer", optimizer)
     for name in ("clipnorm", "global_clipnorm", "clipvalue"):
-        if n_replicas > 1 and getattr(inner, name, None):
+        if getattr(inner, name, None):
             raise ValueError(
                 f"Keras clips gradients ({name}) before it sums them over the replicas, which is "
                 f"another step than that of one device: leave {name} out, or train on one device."
+            )
+    for name in ("gradient_accumulation_steps", "ema_overwrite_frequency"):
+        if getattr(inner, name, None):
+            raise ValueError(
+                f"Keras has no {name} on several replicas, because it would synchronise them "
+                f"within a condition: leave {name} out, or train on one device."
             )
