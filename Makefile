@@ -45,7 +45,7 @@ OLDEST := .venv-oldest/bin/python
 	test -x $(OLDEST) || $(PYTHON) -m venv .venv-oldest
 	$(PYTHON) tests/oldest.py > .venv-oldest/constraints.txt
 	$(OLDEST) -m pip install --quiet --constraint .venv-oldest/constraints.txt \
-		--editable '.[digits,sklearn]' pytest pytest-xdist
+		--editable '.[digits]' pytest pytest-xdist
 	touch $@
 
 test-oldest: .venv-oldest/installed
