@@ -28,7 +28,7 @@ FLOORS: list[set[str]] = [
     {"inner_rules"},
     {"learners"},
     {"evaluation", "presets", "recipes", "serving", "testing"},
-    {"cards", "plots", "task_files", "tasks", "training", "zoo_table"},
+    {"cards", "classifier", "plots", "task_files", "tasks", "training", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]
 # What no file of a room may import itself, whatever its floor.

@@ -16,6 +16,7 @@ from tfmeta.version import __version__
 
 if TYPE_CHECKING:
     from tfmeta import backbones, data, inner_rules, learners, serving, testing
+    from tfmeta.classifier import FewShotClassifier as FewShotClassifier
     from tfmeta.evaluation import Evaluation, evaluate
     from tfmeta.learners import (
         ANIL,
@@ -63,13 +64,26 @@ __all__ = [
 # The modules of the public names. All other public names are learners or modules.
 _MODULES = {
     "Evaluation": "tfmeta.evaluation",
+    "FewShotClassifier": "tfmeta.classifier",
     "configure_threads": "tfmeta.threads",
     "evaluate": "tfmeta.evaluation",
     "from_preset": "tfmeta.presets",
     "list_presets": "tfmeta.zoo",
 }
+# Public names that need an extra. In `__all__`, `from tfmeta import *` would need it, too.
+_WITH_EXTRAS = {"FewShotClassifier"}
 _SUBMODULES = {
-    *("backbones", "data", "evaluation", "inner_rules", "learners", "ops", "plots", "presets"),
+    *(
+        "backbones",
+        "classifier",
+        "data",
+        "evaluation",
+        "inner_rules",
+        "learners",
+        "ops",
+        "plots",
+        "presets",
+    ),
     *("recipes", "serving", "testing", "training"),
 }
 
@@ -78,7 +92,7 @@ def __getattr__(name: str) -> Any:
     """Imports a public name when it is first used (PEP 562)."""
     if name in _SUBMODULES:
         return importlib.import_module(f"tfmeta.{name}")
-    if name not in __all__:
+    if name not in __all__ and name not in _WITH_EXTRAS:
         raise AttributeError(f"module 'tfmeta' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES.get(name, "tfmeta.learners")), name)
     globals()[name] = value
@@ -87,7 +101,7 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Lists all public names, including those that were not imported yet."""
-    return sorted({*globals(), *__all__, *_SUBMODULES})
+    return sorted({*globals(), *__all__, *_WITH_EXTRAS, *_SUBMODULES})
 
 
 def _is_command_line() -> bool:

@@ -194,6 +194,11 @@ def set_seed_state(variable: keras.Variable, seed: int, counter: int) -> None:
     variable.assign([seed, counter])
 
 
+def seed_state(variable: keras.Variable, seed: tf.Tensor) -> tf.Tensor:
+    """Returns a seed `[2]` as the state of a `keras.random.SeedGenerator`, of its dtype."""
+    return tf.cast(seed, variable.dtype)
+
+
 def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
     """Returns the shift `[offset, 0]` to add to a seed generator's state for another seed."""
     return tf.cast(tf.stack([offset, tf.zeros_like(offset)]), variable.dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,12 +11,13 @@ from typing import Any, get_args
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 from tfmeta import task_files
 from tfmeta.data import ImageFormat
 from tfmeta.data.decoding import printable
 from tfmeta.data.image_folders import find_classes, image_files
-from tfmeta.data.image_reader import read_file
+from tfmeta.data.image_reader import read_files
 from tfmeta.data.tables import read_labelled, read_numbers, read_table
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.adapted_model import AdaptedModel
@@ -186,7 +186,8 @@ class Task:
         # The network may have more outputs than the task has classes.
         outputs = outputs[:, : len(self.class_names)]
         if kind == "logits":
-            return np.asarray(keras.ops.softmax(outputs))
+            # Keras's own would warn of a task with one class.
+            return np.asarray(tf.nn.softmax(outputs))
         return outputs
 
     def _read(self, paths: list[Path], verbose: bool) -> Iterable[tuple[list[str], np.ndarray]]:
@@ -201,7 +202,7 @@ class Task:
         if self.image_format is None:
             raise ValueError("This task's learner was not trained on image files: give a CSV file.")
         files = [file for path in paths for file in image_files(path)]
-        return _read_images(files, self.image_format, verbose)
+        return read_files(files, self.image_format, n_at_once=CHUNK, verbose=verbose)
 
     def _read_tables(self, paths: list[Path]) -> Iterator[tuple[list[str], np.ndarray]]:
         for path in paths:
@@ -262,7 +263,8 @@ def learn(
         skipped.warn()
         class_names = list(classes)
         files = [file for images in classes.values() for file in images]
-        x = np.concatenate([part for _, part in _read_images(files, image_format, verbose)])
+        parts = read_files(files, image_format, n_at_once=CHUNK, verbose=verbose)
+        x = np.concatenate([pixels for _, pixels in parts])
         y: np.ndarray = np.repeat(np.arange(len(classes)), [len(f) for f in classes.values()])
     elif learner.output_kind == "values":
         table = read_table(path)
@@ -326,19 +328,3 @@ def _examples(
             f"examples of shape {shape}."
         )
     return table.reshape(-1, *shape)
-
-
-def _read_images(
-    files: Sequence[Path], image_format: ImageFormat, verbose: bool
-) -> Iterator[tuple[list[str], np.ndarray]]:
-    """Reads images a part at a time: their names, and float32 `[N, height, width, channels]`."""
-    from rich.console import Console
-    from rich.progress import track
-
-    starts = range(0, len(files), CHUNK)
-    console = Console(file=sys.stderr)
-    bar = track(starts, "Reading images", console=console, transient=True, disable=not verbose)
-    for start in bar:
-        part = files[start : start + CHUNK]
-        pixels = np.stack([read_file(file, image_format) for file in part])
-        yield [str(file) for file in part], pixels.astype(np.float32) / 255

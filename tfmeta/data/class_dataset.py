@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta import tensorflow_internals
+from tfmeta.data.augmentation import ImageAugmentation, image_augmentations, with_seeds
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.pipeline import Size, check_size, episode_pipeline
@@ -202,6 +203,8 @@ class ClassDataset:
         seed: int = 0,
         start: int = 0,
         shard: tuple[int, int] = (0, 1),
+        *,
+        augment: Any = None,
     ) -> tf.data.Dataset:
         """Makes an endless data set of meta-batches of episodes, for `fit`.
 
@@ -219,6 +222,12 @@ class ClassDataset:
                 `k * meta_batch_size` (times the number of workers). Defaults to 0.
             shard: (w, W). The share of worker w of W: the indices congruent to w modulo W.
                 Defaults to (0, 1): all episodes.
+            augment: keras.Layer, function or mapping. Changes images at random: for example
+                `keras.layers.RandomRotation(0.1)`, a `keras.Sequential` of such layers, or a
+                function of images `[1, height, width, channels]` with a parameter `seed` (int32
+                `[2]`). One for all images, or `{"support": …, "query": …}`, of which one may be
+                left out. Each image is changed by itself, as (seed, index) say. Defaults to None:
+                nothing is changed.
 
         Returns:
             A data set of `(inputs, query_y)` with `support_x` `[T, n_way·n_shot, *x]` float32,
@@ -230,7 +239,8 @@ class ClassDataset:
 
         Raises:
             ValueError: If there are too few classes, a class has too few examples, or a size, the
-                seed, the start or the shard is invalid.
+                seed, the start or the shard is invalid; or if `augment` has no seed, changes the
+                shape of images, or takes pixels out of [0, 1].
         """
         sizes = {
             "n_way": check_size("n_way", n_way, minimum=2),
@@ -240,9 +250,13 @@ class ClassDataset:
         ways, shots, queries = (high for _, high in sizes.values())
         self._check_enough(ways, shots, queries)
         is_ranged = any(low != high for low, high in sizes.values())
+        describe = EpisodeDescriber(self.rows, ways, shots, queries).describe
+        augmentations = image_augmentations(augment, self.example_shape)
         data = episode_pipeline(
-            EpisodeDescriber(self.rows, ways, shots, queries).describe,
-            functools.partial(self._fetch_episodes, is_ranged=is_ranged),
+            functools.partial(with_seeds, describe) if augmentations else describe,
+            functools.partial(
+                self._fetch_episodes, is_ranged=is_ranged, augmentations=augmentations
+            ),
             sizes,
             meta_batch_size=meta_batch_size,
             seed=seed,
@@ -252,22 +266,33 @@ class ClassDataset:
         explain = getattr(self.fetch, "explain", None)
         return data if explain is None else tensorflow_internals.explaining(data, explain)
 
-    def _fetch_episodes(self, support: Part, query: Part, is_ranged: bool) -> Any:
+    def _fetch_episodes(
+        self,
+        support: Part,
+        query: Part,
+        is_ranged: bool,
+        augmentations: Mapping[str, ImageAugmentation],
+    ) -> Any:
         """Reads the examples of a meta-batch of described episodes."""
         inputs = {
-            "support_x": self._fetch_part(support, is_ranged),
+            "support_x": self._fetch_part(support, is_ranged, augmentations.get("support")),
             "support_y": support["y"],
-            "query_x": self._fetch_part(query, is_ranged),
+            "query_x": self._fetch_part(query, is_ranged, augmentations.get("query")),
         }
         if not is_ranged:
             return inputs, query["y"]
         masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
         return {**inputs, **masks}, query["y"], query["mask"]
 
-    def _fetch_part(self, part: Part, is_ranged: bool) -> tf.Tensor:
+    def _fetch_part(
+        self, part: Part, is_ranged: bool, augmentation: ImageAugmentation | None
+    ) -> tf.Tensor:
         """Reads the examples of the support sets or the query sets `[T, rows, *x]`."""
         rows = part["rows"]
-        x = tf.reshape(self.fetch(tf.reshape(rows, [-1])), [*rows.shape, *self.example_shape])
+        x = self.fetch(tf.reshape(rows, [-1]))
+        if augmentation is not None:
+            x = augmentation(x, tf.reshape(part["seeds"], [-1, 2]))
+        x = tf.reshape(x, [*rows.shape, *self.example_shape])
         if is_ranged:
             x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
         return x

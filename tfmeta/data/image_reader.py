@@ -169,6 +169,36 @@ def read_file(file: Path, image_format: ImageFormat) -> np.ndarray:
         return pixels
 
 
+def read_files(
+    files: Sequence[Path], image_format: ImageFormat, *, n_at_once: int, verbose: bool = False
+) -> Iterator[tuple[list[str], np.ndarray]]:
+    """Reads image files some at a time.
+
+    Args:
+        files: sequence of Path. The files.
+        image_format: ImageFormat. The size, channels and colour to bring them to.
+        n_at_once: int. How many files to read at a time.
+        verbose: bool. Whether to show a progress bar on stderr. Defaults to False.
+
+    Yields:
+        The names of `n_at_once` files, or fewer at the end, and their pixels: float32
+        `[N, height, width, channels]` in [0, 1].
+
+    Raises:
+        UnreadableImageError: If a file cannot be read. The message names it.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    starts = range(0, len(files), n_at_once)
+    console = Console(file=sys.stderr)
+    bar = track(starts, "Reading images", console=console, transient=True, disable=not verbose)
+    for start in bar:
+        part = files[start : start + n_at_once]
+        pixels = np.stack([read_file(file, image_format) for file in part])
+        yield [str(file) for file in part], pixels.astype(np.float32) / 255
+
+
 def check_file(file: Path, image_format: ImageFormat) -> Header:
     """Reads the header of a file; reads all of it if the header does not tell that it is whole.
 

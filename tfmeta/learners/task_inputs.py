@@ -257,6 +257,19 @@ def check_support(support_x: np.ndarray, support_y: np.ndarray) -> None:
             )
 
 
+def takes_integers(network: Any) -> bool:
+    """Returns whether a network's first input is of integers.
+
+    Args:
+        network: keras.Model. Any model.
+    """
+    try:
+        inputs = keras.tree.flatten(network.inputs)
+    except (AttributeError, ValueError):  # Models of other kinds, and those not built yet.
+        return False
+    return bool(inputs) and not tf.as_dtype(inputs[0].dtype).is_floating
+
+
 def check_no_pixels(name: str, dtype: Any, network: Any) -> None:
     """Raises a ValueError for pixels as integers, which `tfmeta.data.load` would have scaled.
 
@@ -265,12 +278,7 @@ def check_no_pixels(name: str, dtype: Any, network: Any) -> None:
         dtype: str or dtype. The type of the examples.
         network: keras.Model. What they are meant for. One that takes integers may get any.
     """
-    try:
-        inputs = keras.tree.flatten(network.inputs)
-    except (AttributeError, ValueError):  # Models of other kinds, and those not built yet.
-        inputs = []
-    takes_integers = bool(inputs) and not tf.as_dtype(inputs[0].dtype).is_floating
-    if tf.as_dtype(dtype) in (tf.uint8, tf.uint16) and not takes_integers:
+    if tf.as_dtype(dtype) in (tf.uint8, tf.uint16) and not takes_integers(network):
         raise ValueError(
             f"{name} must be floats; got {tf.as_dtype(dtype).name}. Pixels are from 0 to 1, as "
             f"tfmeta.data.load scales them: pass {name} / 255 (for 8 bits), or "

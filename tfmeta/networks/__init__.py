@@ -36,10 +36,11 @@ from tfmeta.networks.interface import (
 from tfmeta.networks.layer_losses import add_losses, collecting_losses, sum_of
 from tfmeta.networks.pairs import Pairs
 from tfmeta.networks.recurrence import prepare_recurrence
-from tfmeta.networks.registration import warn_of_unregistered
+from tfmeta.networks.registration import LAMBDA, unregistered, warn_of_unregistered
 from tfmeta.networks.side_effects import constrained
 
 __all__ = [
+    "LAMBDA",
     "MODES",
     "BatchNorm",
     "Normalization",
@@ -72,6 +73,7 @@ __all__ = [
     "statistics_of",
     "sum_of",
     "trainable_layers",
+    "unregistered",
     "values_of",
     "warn_of_unregistered",
 ]

@@ -8,6 +8,8 @@ from typing import Any
 
 import keras
 
+LAMBDA = "a lambda function"
+
 
 def warn_of_unregistered(model: keras.Model) -> None:
     """Warns if a model's file will load only in a program that registers something first.
@@ -15,7 +17,7 @@ def warn_of_unregistered(model: keras.Model) -> None:
     Args:
         model: keras.Model. A model that is about to be saved.
     """
-    names = sorted(set(_unregistered(model.get_config())))
+    names = unregistered(model)
     if names:
         warnings.warn(
             f"The file of this {type(model).__name__} loads only where {', '.join(names)} can be "
@@ -23,6 +25,15 @@ def warn_of_unregistered(model: keras.Model) -> None:
             "@keras.saving.register_keras_serializable(), before you save and before you load.",
             stacklevel=3,
         )
+
+
+def unregistered(model: keras.Model) -> list[str]:
+    """Returns the names of the classes and functions of a model that Keras cannot find by name.
+
+    Args:
+        model: keras.Model. Any model that has a configuration.
+    """
+    return sorted(set(_unregistered(model.get_config())))
 
 
 def _unregistered(config: Any) -> Iterator[str]:
@@ -35,7 +46,7 @@ def _unregistered(config: Any) -> Iterator[str]:
     for part in config.values():
         yield from _unregistered(part)
     if config.get("class_name") == "__lambda__" or _is_lambda(config):
-        yield "a lambda function"
+        yield LAMBDA
     name = config.get("registered_name")
     is_keras = str(config.get("module")).partition(".")[0] in ("keras", "builtins")
     if name and not is_keras and keras.saving.get_registered_object(name) is None:
