@@ -61,6 +61,12 @@ CLASSIFIERS = {
     "prototypical_network": ({}, {}),
     "matching_network": ({}, {}),
     "relation_network": ({}, {"training_steps": 30}),
+    "baseline_plus_plus": ({}, {}),
+    "cosine_prototypical_network": ({}, {}),
+    "logistic_head": ({}, {}),
+    "mahalanobis_head": ({}, {}),
+    "ridge_head": ({}, {}),
+    "simple_shot": ({}, {}),
 }
 
 # Learners with options that are checked in one mode of batch norm.
