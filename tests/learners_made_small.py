@@ -24,7 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "baseline_plus_plus": {"steps": 3, "learning_rate": 0.1},
     "cavia": _STEPS,
     "cosine_prototypical_network": {},
-    "logistic_head": {"newton_steps": 8},
+    "logistic_head": {"newton_steps": 6},
     "mahalanobis_head": {},
     "maml": _STEPS,
     "maml_plus_plus": _STEPS,

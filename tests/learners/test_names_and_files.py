@@ -14,7 +14,11 @@ import tfmeta
     ("name", "learner"),
     [
         ("anil", tfmeta.ANIL),
+        ("baseline_plus_plus", tfmeta.BaselinePlusPlus),
         ("cavia", tfmeta.CAVIA),
+        ("cosine_prototypical_network", tfmeta.CosinePrototypicalNetwork),
+        ("logistic_head", tfmeta.LogisticHead),
+        ("mahalanobis_head", tfmeta.MahalanobisHead),
         ("maml", tfmeta.MAML),
         ("maml_plus_plus", tfmeta.MAMLPlusPlus),
         ("matching_network", tfmeta.MatchingNetwork),
@@ -23,6 +27,8 @@ import tfmeta
         ("prototypical_network", tfmeta.PrototypicalNetwork),
         ("relation_network", tfmeta.RelationNetwork),
         ("reptile", tfmeta.Reptile),
+        ("ridge_head", tfmeta.RidgeHead),
+        ("simple_shot", tfmeta.SimpleShot),
     ],
 )
 def test_every_learner_has_a_name(name, learner):

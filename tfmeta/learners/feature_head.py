@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tfmeta.learners.comparisons import (
@@ -22,8 +23,13 @@ class FeatureHead(MetricLearner):
     """Base class: a head is fitted to the features of a task's support set, in one go.
 
     A head is small, and sums of squares and solutions of equations lose digits: it is fitted in
-    float64 and kept in the learner's dtype, of float32 at least.
+    float64, and kept in `head_dtype`.
     """
+
+    @property
+    def head_dtype(self) -> str:
+        """The dtype in which a head is kept and queries meet it."""
+        return self.precise_dtype
 
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
         """Fits the head of one task. Pure.
@@ -59,10 +65,15 @@ class FeatureHead(MetricLearner):
         """Fits the head. See `MetaLearner.adapt_task`."""
         members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
-        head = self.fit_head(tf.cast(flat(features), tf.float64), tf.cast(members, tf.float64))
+        features = tf.cast(flat(features), tf.float64)
+        # Of NaN, TensorFlow's solvers would raise errors that say nothing of the learner.
+        is_finite = tf.reduce_all(tf.math.is_finite(features))
+        features = tf.where(is_finite, features, tf.zeros_like(features))
+        nan = tf.where(is_finite, tf.zeros([], features.dtype), np.nan)
+        head = self.fit_head(features, tf.cast(members, tf.float64))
         n_examples = tf.reduce_sum(members, axis=0)
         return {
-            **{name: tf.cast(part, self.precise_dtype) for name, part in head.items()},
+            **{name: tf.cast(part + nan, self.head_dtype) for name, part in head.items()},
             "is_missing": tf.cast(n_examples == 0, self.variable_dtype),
             "statistics": statistics,
         }
@@ -76,7 +87,7 @@ class FeatureHead(MetricLearner):
     ) -> tf.Tensor:
         """Returns the head's logits. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
-        logits = self.head_logits(state, tf.cast(flat(features), self.precise_dtype), IN_GRAPH)
+        logits = self.head_logits(state, tf.cast(flat(features), self.head_dtype), IN_GRAPH)
         return without_missing(self.as_variables(logits), state["is_missing"])
 
     def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
@@ -85,7 +96,7 @@ class FeatureHead(MetricLearner):
         if encoder is None:
             return None
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
-        features = keras.layers.Flatten(dtype=self.precise_dtype)(encoder(x))
+        features = keras.layers.Flatten(dtype=self.head_dtype)(encoder(x))
         return keras.Model(
             x, self.as_variables(self.head_logits(state, features, with_constants()))
         )

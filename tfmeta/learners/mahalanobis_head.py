@@ -64,6 +64,11 @@ class MahalanobisHead(FeatureHead):
         self.regularization = regularization
         self.build_if_possible()
 
+    @property
+    def head_dtype(self) -> str:
+        """The dtype float64: of large features, small differences of squares are left."""
+        return "float64"
+
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
         means = class_means(features, members)
         exists = tf.reduce_sum(members, axis=1, keepdims=True)

@@ -148,8 +148,8 @@ class MetricLearner(MetaLearner):
         return keras.backend.result_type(self.variable_dtype, "float32")
 
     def as_variables(self, logits: Any) -> Any:
-        """Casts logits of `precise_dtype` to the learner's dtype, none of them to −∞."""
-        if self.precise_dtype != self.variable_dtype:
+        """Casts logits of a more precise dtype to the learner's, none of them to −∞."""
+        if keras.backend.standardize_dtype(logits.dtype) != self.variable_dtype:
             lowest = float(tf.as_dtype(self.variable_dtype).min)
             logits = keras.ops.cast(keras.ops.maximum(logits, lowest), self.variable_dtype)
         return logits

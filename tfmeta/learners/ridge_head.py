@@ -89,7 +89,10 @@ class RidgeHead(FeatureHead):
             for v in (self.scale, self.log_regularization)
         )
         products = tf.matmul(features, features, transpose_b=True)
-        ridge = tf.exp(log_regularization) * tf.eye(tf.shape(products)[0], dtype=products.dtype)
+        # A λ below the rounding of the products could not be told from 0.
+        least = 1e-12 * tf.reduce_max(tf.linalg.diag_part(products))
+        strength = tf.maximum(tf.exp(log_regularization), tf.stop_gradient(least))
+        ridge = strength * tf.eye(tf.shape(products)[0], dtype=products.dtype)
         solution = tf.linalg.cholesky_solve(tf.linalg.cholesky(products + ridge), members)
         return {"weights": scale * tf.matmul(features, solution, transpose_a=True)}
 

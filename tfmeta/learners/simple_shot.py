@@ -155,7 +155,7 @@ class SimpleShot(FeatureHead):
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
         mean = tf.convert_to_tensor(self.feature_mean)
         return {
-            "feature_mean": mean,
+            "feature_mean": tf.cast(mean, features.dtype),
             "centroids": class_means(unit(features - tf.cast(mean, features.dtype)), members),
         }
 
