@@ -52,7 +52,7 @@ def test_no_learner_lacks_a_name():
         ("reptil", r"There is no learner 'reptil'; did you mean 'reptile'\?"),
         ("protonet", r"There is no learner 'protonet'; did you mean 'prototypical_network'\?"),
         ("meta-sgd", r"There is no learner 'meta-sgd'; did you mean 'meta_sgd'\?"),
-        ("xyz", r"There is no learner 'xyz'; expected one of \['anil', 'cavia', 'maml'"),
+        ("xyz", r"There is no learner 'xyz'; expected one of \['anil', 'baseline_plus_plus'"),
         (None, "There is no learner None"),
     ],
 )
