@@ -21,7 +21,11 @@ _STEPS = {"inner_learning_rate": 0.1, "inner_steps": 2}
 # By the learner's name. Recipes can have them, too.
 OPTIONS: dict[str, dict[str, Any]] = {
     "anil": _STEPS,
+    "baseline_plus_plus": {"steps": 3, "learning_rate": 0.1},
     "cavia": _STEPS,
+    "cosine_prototypical_network": {},
+    "logistic_head": {"newton_steps": 6},
+    "mahalanobis_head": {},
     "maml": _STEPS,
     "maml_plus_plus": _STEPS,
     "matching_network": {},
@@ -30,7 +34,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "prototypical_network": {},
     "relation_network": {},
     "reptile": _STEPS,
+    "ridge_head": {},
+    "simple_shot": {},
 }
+HEADS = (
+    *("baseline_plus_plus", "cosine_prototypical_network", "logistic_head", "mahalanobis_head"),
+    *("ridge_head", "simple_shot"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,7 +75,7 @@ def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLe
         arguments = [(networks.relation_encoder or networks.encoder)()]
         if networks.relation_module is not None:
             arguments.append(networks.relation_module())
-    elif name in ("matching_network", "prototypical_network"):
+    elif name in ("matching_network", "prototypical_network", *HEADS):
         arguments = [networks.encoder()]
     else:
         arguments = [networks.network()]

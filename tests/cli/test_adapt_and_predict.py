@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 import yaml
+from learners_made_small import HEADS
 
 from tfmeta import learners
 from tfmeta.cli.predictions import write
@@ -84,6 +85,7 @@ def test_classes_are_learned_from_a_folder_of_images(succeeds, pictures, halves,
 
 LEARNERS = {
     "anil": ({"name": "conv4", "filters": 2}, {}),
+    **{name: ({"name": "conv4", "filters": 2}, {}) for name in HEADS},
     "cavia": ({"name": "film_conv4", "filters": 2, "n_context": 3}, {}),
     "maml": ({"name": "conv4", "filters": 2}, {"inner_rule": {"name": "momentum"}}),
     "maml_plus_plus": ({"name": "conv4", "filters": 2}, {"inner_steps": 2}),

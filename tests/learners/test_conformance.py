@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from learners_made_small import (
     DENSE,
+    HEADS,
     MODES,
     N_WAY,
     Networks,
@@ -61,6 +62,12 @@ CLASSIFIERS = {
     "prototypical_network": ({}, {}),
     "matching_network": ({}, {}),
     "relation_network": ({}, {"training_steps": 30}),
+    "logistic_head": ({}, {}),
+    "cosine_prototypical_network": ({"initial_scale": 2.0}, {}),
+    "simple_shot": ({}, {}),
+    "baseline_plus_plus": ({}, {}),
+    "mahalanobis_head": ({}, {}),
+    "ridge_head": ({}, {}),
 }
 
 # Learners with options that are checked in one mode of batch norm.
@@ -204,6 +211,14 @@ LONG = (
 )
 
 
+# What the default tier checks of a head: of all, and of the one whose gradient is an implicit one.
+OF_HEADS = {
+    None: ("contract", "label_permutation"),
+    "logistic_head": ("contract", "float64"),
+    "ridge_head": ("contract", "masking"),
+}
+
+
 def tier(case, check):
     """Deals out the checks of a learner: the default tier has a share, the large one has the rest.
 
@@ -212,6 +227,8 @@ def tier(case, check):
     check all classifiers, and every fourth of the other cases.
     """
     name, _, mode = case.name.partition(", ")
+    if name in HEADS:  # Their equations have tests of their own.
+        return [] if mode == "support" and check in OF_HEADS.get(name, OF_HEADS[None]) else LARGE
     order = list(CHECKS).index(check)
     if mode not in MODES or name not in CLASSIFIERS:
         return LARGE if check in LONG or (CASES.index(case) + order) % 4 else []

@@ -14,7 +14,11 @@ import tfmeta
     ("name", "learner"),
     [
         ("anil", tfmeta.ANIL),
+        ("baseline_plus_plus", tfmeta.BaselinePlusPlus),
         ("cavia", tfmeta.CAVIA),
+        ("cosine_prototypical_network", tfmeta.CosinePrototypicalNetwork),
+        ("logistic_head", tfmeta.LogisticHead),
+        ("mahalanobis_head", tfmeta.MahalanobisHead),
         ("maml", tfmeta.MAML),
         ("maml_plus_plus", tfmeta.MAMLPlusPlus),
         ("matching_network", tfmeta.MatchingNetwork),
@@ -23,6 +27,8 @@ import tfmeta
         ("prototypical_network", tfmeta.PrototypicalNetwork),
         ("relation_network", tfmeta.RelationNetwork),
         ("reptile", tfmeta.Reptile),
+        ("ridge_head", tfmeta.RidgeHead),
+        ("simple_shot", tfmeta.SimpleShot),
     ],
 )
 def test_every_learner_has_a_name(name, learner):
@@ -46,7 +52,7 @@ def test_no_learner_lacks_a_name():
         ("reptil", r"There is no learner 'reptil'; did you mean 'reptile'\?"),
         ("protonet", r"There is no learner 'protonet'; did you mean 'prototypical_network'\?"),
         ("meta-sgd", r"There is no learner 'meta-sgd'; did you mean 'meta_sgd'\?"),
-        ("xyz", r"There is no learner 'xyz'; expected one of \['anil', 'cavia', 'maml'"),
+        ("xyz", r"There is no learner 'xyz'; expected one of \['anil', 'baseline_plus_plus'"),
         (None, "There is no learner None"),
     ],
 )

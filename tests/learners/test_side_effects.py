@@ -11,6 +11,7 @@ import tensorflow as tf
 
 import tfmeta
 from tests.learners_made_small import (
+    HEADS,
     N_WAY,
     OPTIONS,
     Networks,
@@ -31,7 +32,7 @@ EPISODES = {
 QUERY_Y = np.tile(np.arange(5) % N_WAY, (N_TASKS, 1))
 X, Y = EPISODES["support_x"][0], EPISODES["support_y"][0]
 INNER_LOOPS = sorted(
-    set(OPTIONS) - {"matching_network", "prototypical_network", "relation_network"}
+    set(OPTIONS) - {"matching_network", "prototypical_network", "relation_network", *HEADS}
 )
 
 

@@ -6,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import HEADS
 
 import tfmeta
 from tfmeta import ops
@@ -50,6 +51,10 @@ NEW = {
         conv4(None, True), batch_norm=mode
     ),
     "matching_network": lambda mode: tfmeta.MatchingNetwork(conv4(None, False), batch_norm=mode),
+    **{
+        name: lambda mode, name=name: tfmeta.learners.get(name)(conv4(None, True), batch_norm=mode)
+        for name in HEADS
+    },
     "relation_network": lambda mode: tfmeta.RelationNetwork(
         tfmeta.backbones.relation_encoder(SHAPE, FILTERS),
         tfmeta.backbones.relation_module((4, 4, FILTERS), 4),

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from learners_made_small import most_are_large
+from learners_made_small import HEADS, most_are_large
 
 import tfmeta
 
@@ -47,6 +47,7 @@ LEARNERS = {
     "maml_plus_plus": lambda: tfmeta.MAMLPlusPlus(Network(N_WAY), inner_steps=2),
     "matching_network": lambda: tfmeta.MatchingNetwork(Network(5)),
     "matching_network_full_context": lambda: tfmeta.MatchingNetwork(Network(5), full_context=True),
+    **{name: lambda name=name: tfmeta.learners.get(name)(Network(5)) for name in HEADS},
     "meta_lstm": lambda: tfmeta.MetaLSTM(Network(N_WAY), inner_steps=2),
     "meta_sgd": lambda: tfmeta.MetaSGD(Network(N_WAY)),
     "prototypical_network": lambda: tfmeta.PrototypicalNetwork(Network(5)),

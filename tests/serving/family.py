@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import keras
 import numpy as np
+from learners_made_small import HEADS
 
 import tfmeta
 from tfmeta import backbones
@@ -47,6 +48,10 @@ LEARNERS = {
     "full_context": lambda: tfmeta.MatchingNetwork(
         encoder(), full_context=True, batch_norm="support"
     ),
+    **{
+        name: lambda name=name: tfmeta.learners.get(name)(encoder(), batch_norm="support")
+        for name in HEADS
+    },
     "relation_network": lambda: tfmeta.RelationNetwork(
         backbones.relation_encoder((28, 28, 1), 8), batch_norm="support"
     ),

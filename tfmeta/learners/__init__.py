@@ -5,7 +5,11 @@ from __future__ import annotations
 from tfmeta import backend  # noqa: F401  First of all imports: it checks Keras's backend.
 from tfmeta.learners.adapted_model import AdaptedModel
 from tfmeta.learners.anil import ANIL
+from tfmeta.learners.baseline_plus_plus import BaselinePlusPlus
 from tfmeta.learners.cavia import CAVIA
+from tfmeta.learners.cosine_prototypical_network import CosinePrototypicalNetwork
+from tfmeta.learners.logistic_head import LogisticHead
+from tfmeta.learners.mahalanobis_head import MahalanobisHead
 from tfmeta.learners.maml import MAML
 from tfmeta.learners.maml_plus_plus import MAMLPlusPlus
 from tfmeta.learners.matching_network import MatchingNetwork
@@ -15,11 +19,17 @@ from tfmeta.learners.meta_sgd import MetaSGD
 from tfmeta.learners.prototypical_network import PrototypicalNetwork
 from tfmeta.learners.relation_network import RelationNetwork
 from tfmeta.learners.reptile import Reptile
+from tfmeta.learners.ridge_head import RidgeHead
+from tfmeta.learners.simple_shot import SimpleShot
 from tfmeta.registry import find
 
 BY_NAME: dict[str, type[MetaLearner]] = {
     "anil": ANIL,
+    "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
+    "cosine_prototypical_network": CosinePrototypicalNetwork,
+    "logistic_head": LogisticHead,
+    "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
     "maml_plus_plus": MAMLPlusPlus,
     "matching_network": MatchingNetwork,
@@ -28,6 +38,8 @@ BY_NAME: dict[str, type[MetaLearner]] = {
     "prototypical_network": PrototypicalNetwork,
     "relation_network": RelationNetwork,
     "reptile": Reptile,
+    "ridge_head": RidgeHead,
+    "simple_shot": SimpleShot,
 }
 
 
@@ -54,7 +66,11 @@ __all__ = [
     "CAVIA",
     "MAML",
     "AdaptedModel",
+    "BaselinePlusPlus",
+    "CosinePrototypicalNetwork",
+    "LogisticHead",
     "MAMLPlusPlus",
+    "MahalanobisHead",
     "MatchingNetwork",
     "MetaLSTM",
     "MetaLearner",
@@ -62,5 +78,7 @@ __all__ = [
     "PrototypicalNetwork",
     "RelationNetwork",
     "Reptile",
+    "RidgeHead",
+    "SimpleShot",
     "get",
 ]

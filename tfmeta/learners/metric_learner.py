@@ -140,6 +140,20 @@ class MetricLearner(MetaLearner):
             n_way = tf.reduce_max(labels) + 1
         return tf.one_hot(labels, n_way, dtype=self.variable_dtype)
 
+    # === Precision ===
+
+    @property
+    def precise_dtype(self) -> str:
+        """The dtype of comparisons: the squares of features soon exceed half precision."""
+        return keras.backend.result_type(self.variable_dtype, "float32")
+
+    def as_variables(self, logits: Any) -> Any:
+        """Casts logits of a more precise dtype to the learner's, none of them to −∞."""
+        if keras.backend.standardize_dtype(logits.dtype) != self.variable_dtype:
+            lowest = float(tf.as_dtype(self.variable_dtype).min)
+            logits = keras.ops.cast(keras.ops.maximum(logits, lowest), self.variable_dtype)
+        return logits
+
     # === What others want to know ===
 
     def input_network(self) -> keras.Model:

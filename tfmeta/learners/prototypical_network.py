@@ -7,8 +7,14 @@ from typing import Any, Literal
 import keras
 import tensorflow as tf
 
+from tfmeta.learners.comparisons import (
+    matrix_product,
+    negative_squared_distances,
+    shifted_by_constant,
+    without_missing,
+)
 from tfmeta.learners.metric_learner import MetricLearner, flat
-from tfmeta.networks import BatchNorm, constant_products, repeated
+from tfmeta.networks import BatchNorm, constant_products
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -87,54 +93,20 @@ class PrototypicalNetwork(MetricLearner):
     ) -> tf.Tensor:
         """Returns logits by distance. See `MetaLearner.predict_task`."""
         features = self.query_features(state["statistics"], query_x, query_mask, training)
-        precise = self._precise_dtype
+        precise = self.precise_dtype
         features, prototypes = (
             tf.cast(flat(features), precise),
             tf.cast(state["prototypes"], precise),
         )
-
-        def product(x: tf.Tensor, matrix: tf.Tensor, bias: tf.Tensor | None = None) -> tf.Tensor:
-            product = tf.matmul(x, matrix)
-            return product if bias is None else product + bias
-
-        logits = self._logits(features, prototypes, product, lambda x, centre: x - centre)
-        logits = self._as_variables(logits)
-        # A class without examples is never predicted. float16 cannot represent -1e9.
-        lowest = tf.constant(max(-1e9, float(logits.dtype.min)), logits.dtype)
-        return tf.where(state["is_missing"] > 0, lowest, logits)
-
-    @property
-    def _precise_dtype(self) -> str:
-        """The dtype of distances: the squares of features soon exceed half precision."""
-        return keras.backend.result_type(self.variable_dtype, "float32")
-
-    def _as_variables(self, logits: Any) -> Any:
-        if self._precise_dtype != self.variable_dtype:
-            lowest = float(tf.as_dtype(self.variable_dtype).min)
-            logits = keras.ops.cast(keras.ops.maximum(logits, lowest), self.variable_dtype)
-        return logits
+        logits = self._logits(features, prototypes, matrix_product, tf.subtract)
+        return without_missing(self.as_variables(logits), state["is_missing"])
 
     def _logits(self, features: Any, prototypes: tf.Tensor, product: Any, shifted: Any) -> Any:
-        """Compares features `[Q, d]` with prototypes `[n_way, d]`.
-
-        Only a product of matrices is computed of both, so memory does not grow with the features of
-        all pairs: −‖f − c‖² = 2 f·c − ‖c‖² − ‖f‖². The prototypes' mean is subtracted from f and c
-        first. This changes no distance, but without it large features would lose their digits.
-
-        Args:
-            features: tensor `[Q, d]`.
-            prototypes: tf.Tensor `[n_way, d]`.
-            product: function from a tensor `[Q, d]`, a matrix `[d, n]` and a bias `[n]` or None.
-            shifted: function from a tensor `[Q, d]` and a vector `[d]` to their difference.
-        """
+        """Compares features `[Q, d]` with prototypes `[n_way, d]`."""
         if self.distance == "cosine":
             prototypes = keras.ops.normalize(prototypes, axis=-1)
             return product(keras.ops.normalize(features, axis=-1), tf.transpose(prototypes), None)
-        centre = tf.stop_gradient(tf.reduce_mean(prototypes, axis=0))
-        features, prototypes = shifted(features, centre), prototypes - centre
-        lengths = tf.reduce_sum(tf.square(prototypes), axis=-1)
-        products = product(features, 2 * tf.transpose(prototypes), -lengths)
-        return products - keras.ops.sum(keras.ops.square(features), axis=-1, keepdims=True)
+        return negative_squared_distances(features, prototypes, product, shifted)
 
     def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
         """Makes a copy of the encoder, followed by the distances to the prototypes."""
@@ -142,11 +114,11 @@ class PrototypicalNetwork(MetricLearner):
         if encoder is None:
             return None
         x = keras.Input(encoder.input_shape[1:], dtype=self.variable_dtype)
-        features = keras.layers.Flatten(dtype=self._precise_dtype)(encoder(x))
+        features = keras.layers.Flatten(dtype=self.precise_dtype)(encoder(x))
         logits = self._logits(
             features,
-            tf.cast(state["prototypes"], self._precise_dtype),
+            tf.cast(state["prototypes"], self.precise_dtype),
             constant_products(),
-            lambda x, centre: x - repeated(x, centre),
+            shifted_by_constant,
         )
-        return keras.Model(x, self._as_variables(logits))
+        return keras.Model(x, self.as_variables(logits))

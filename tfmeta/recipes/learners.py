@@ -164,9 +164,85 @@ class RelationNetwork(Named):
     """How batch norm normalises, in training and in the recipe's first test."""
 
 
+# === Heads on features ===
+
+
+class BaselinePlusPlus(Named):
+    """Fits a cosine classifier to the support set's features by gradient descent."""
+
+    name: Literal["baseline_plus_plus"]
+    learning_rate: PositiveNumber = 0.01
+    """Step size of the gradient descent."""
+    steps: Steps = 100
+    """Steps of the gradient descent."""
+    scale: PositiveNumber = 2.0
+    """Factor of the cosine similarities."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class CosinePrototypicalNetwork(Named):
+    """Compares queries with each class's mean feature by cosines, times a learned scale."""
+
+    name: Literal["cosine_prototypical_network"]
+    initial_scale: PositiveNumber = 10.0
+    """Factor of the cosine similarities at the start of training."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class LogisticHead(Named):
+    """Fits logistic regression to the support set's L2-normalised features."""
+
+    name: Literal["logistic_head"]
+    inverse_regularization: PositiveNumber = 1.0
+    """Weight of the examples' loss beside the penalty of large weights: scikit-learn's C."""
+    newton_steps: OneOrMoreSteps = 10
+    """Steps of Newton's method."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class MahalanobisHead(Named):
+    """Compares queries with each class's mean feature by Mahalanobis distances."""
+
+    name: Literal["mahalanobis_head"]
+    regularization: PositiveNumber = 1.0
+    """Multiple of the identity in the classes' covariances."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class RidgeHead(Named):
+    """Fits ridge regression to the support set's features, with a learned penalty."""
+
+    name: Literal["ridge_head"]
+    initial_regularization: PositiveNumber = 1.0
+    """Penalty of large weights at the start of training."""
+    initial_scale: PositiveNumber = 10.0
+    """Factor of the logits at the start of training."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
+class SimpleShot(Named):
+    """Compares queries with each class's mean of L2-normalised features.
+
+    The mean feature of the base classes stays zero; `learner.set_feature_mean` sets it afterwards.
+    """
+
+    name: Literal["simple_shot"]
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
 LEARNERS: dict[str, type[Named]] = {
     "anil": ANIL,
+    "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
+    "cosine_prototypical_network": CosinePrototypicalNetwork,
+    "logistic_head": LogisticHead,
+    "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
     "maml_plus_plus": MAMLPlusPlus,
     "matching_network": MatchingNetwork,
@@ -175,11 +251,17 @@ LEARNERS: dict[str, type[Named]] = {
     "prototypical_network": PrototypicalNetwork,
     "relation_network": RelationNetwork,
     "reptile": Reptile,
+    "ridge_head": RidgeHead,
+    "simple_shot": SimpleShot,
 }
 
 Learner: TypeAlias = Annotated[
     ANIL
+    | BaselinePlusPlus
     | CAVIA
+    | CosinePrototypicalNetwork
+    | LogisticHead
+    | MahalanobisHead
     | MAML
     | MAMLPlusPlus
     | MatchingNetwork
@@ -187,7 +269,9 @@ Learner: TypeAlias = Annotated[
     | MetaSGD
     | PrototypicalNetwork
     | RelationNetwork
-    | Reptile,
+    | Reptile
+    | RidgeHead
+    | SimpleShot,
     Field(discriminator="name"),
     known_name(LEARNERS),
 ]
