@@ -24,6 +24,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "baseline_plus_plus": {"steps": 3, "learning_rate": 0.1},
     "cavia": _STEPS,
     "cosine_prototypical_network": {},
+    "fine_tuning": {"steps": 2, "learning_rate": 0.05},
     "logistic_head": {"newton_steps": 6},
     "mahalanobis_head": {},
     "maml": _STEPS,
@@ -38,8 +39,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "simple_shot": {},
 }
 HEADS = (
-    *("baseline_plus_plus", "cosine_prototypical_network", "logistic_head", "mahalanobis_head"),
-    *("ridge_head", "simple_shot"),
+    *("baseline_plus_plus", "cosine_prototypical_network", "fine_tuning", "logistic_head"),
+    *("mahalanobis_head", "ridge_head", "simple_shot"),
 )
 
 

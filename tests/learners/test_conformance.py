@@ -64,6 +64,7 @@ CLASSIFIERS = {
     "relation_network": ({}, {"training_steps": 30}),
     "logistic_head": ({}, {}),
     "cosine_prototypical_network": ({"initial_scale": 2.0}, {}),
+    "fine_tuning": ({"initial_scale": 2.0}, {}),
     "simple_shot": ({}, {}),
     "baseline_plus_plus": ({}, {}),
     "mahalanobis_head": ({}, {}),

@@ -17,6 +17,7 @@ import tfmeta
         ("baseline_plus_plus", tfmeta.BaselinePlusPlus),
         ("cavia", tfmeta.CAVIA),
         ("cosine_prototypical_network", tfmeta.CosinePrototypicalNetwork),
+        ("fine_tuning", tfmeta.FineTuning),
         ("logistic_head", tfmeta.LogisticHead),
         ("mahalanobis_head", tfmeta.MahalanobisHead),
         ("maml", tfmeta.MAML),

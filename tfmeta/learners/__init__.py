@@ -8,6 +8,7 @@ from tfmeta.learners.anil import ANIL
 from tfmeta.learners.baseline_plus_plus import BaselinePlusPlus
 from tfmeta.learners.cavia import CAVIA
 from tfmeta.learners.cosine_prototypical_network import CosinePrototypicalNetwork
+from tfmeta.learners.fine_tuning import FineTuning
 from tfmeta.learners.logistic_head import LogisticHead
 from tfmeta.learners.mahalanobis_head import MahalanobisHead
 from tfmeta.learners.maml import MAML
@@ -28,6 +29,7 @@ BY_NAME: dict[str, type[MetaLearner]] = {
     "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
     "cosine_prototypical_network": CosinePrototypicalNetwork,
+    "fine_tuning": FineTuning,
     "logistic_head": LogisticHead,
     "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
@@ -68,6 +70,7 @@ __all__ = [
     "AdaptedModel",
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
+    "FineTuning",
     "LogisticHead",
     "MAMLPlusPlus",
     "MahalanobisHead",

@@ -68,8 +68,13 @@ class CosinePrototypicalNetwork(FeatureHead):
             self.scale = self.add_weight(shape=(), initializer=start, name="scale")
 
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
-        scale = tf.cast(tf.convert_to_tensor(self.scale), features.dtype)
-        return {"directions": scale * tf.transpose(unit(class_means(features, members)))}
+        return {
+            "directions": self._scale(features.dtype)
+            * tf.transpose(unit(class_means(features, members)))
+        }
+
+    def _scale(self, dtype: tf.DType) -> tf.Tensor:
+        return tf.cast(tf.convert_to_tensor(self.scale), dtype)
 
     def head_logits(self, head: Head, features: Any, compare: Comparison) -> Any:
         return compare.product(unit(features), head["directions"])

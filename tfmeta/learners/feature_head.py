@@ -17,6 +17,7 @@ from tfmeta.learners.comparisons import (
 from tfmeta.learners.metric_learner import MetricLearner, flat
 
 Head = dict[str, tf.Tensor]
+State = dict[str, Any]
 
 
 class FeatureHead(MetricLearner):
@@ -61,10 +62,20 @@ class FeatureHead(MetricLearner):
         support_mask: tf.Tensor | None = None,
         training: bool = False,
         n_way: tf.Tensor | None = None,
-    ) -> dict[str, Any]:
+    ) -> State:
         """Fits the head. See `MetaLearner.adapt_task`."""
         members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
+        return self.fitted_state(features, statistics, members)
+
+    def fitted_state(self, features: tf.Tensor, statistics: Any, members: tf.Tensor) -> State:
+        """Fits the head to features, and returns the state of the task.
+
+        Args:
+            features: tf.Tensor `[S, *f]`.
+            statistics: what `query_features` takes.
+            members: tf.Tensor `[S, n_way]`. See `MetricLearner.members`.
+        """
         features = tf.cast(flat(features), tf.float64)
         # Of NaN, TensorFlow's solvers would raise errors that say nothing of the learner.
         is_finite = tf.reduce_all(tf.math.is_finite(features))
@@ -80,7 +91,7 @@ class FeatureHead(MetricLearner):
 
     def predict_task(
         self,
-        state: dict[str, Any],
+        state: State,
         query_x: tf.Tensor,
         query_mask: tf.Tensor | None = None,
         training: bool = False,
@@ -90,7 +101,7 @@ class FeatureHead(MetricLearner):
         logits = self.head_logits(state, tf.cast(flat(features), self.head_dtype), IN_GRAPH)
         return without_missing(self.as_variables(logits), state["is_missing"])
 
-    def plain_model(self, state: dict[str, Any]) -> keras.Model | None:
+    def plain_model(self, state: State) -> keras.Model | None:
         """Makes a copy of the encoder, followed by the head."""
         encoder = self.task_encoder(state["statistics"])
         if encoder is None:

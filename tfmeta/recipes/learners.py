@@ -191,6 +191,20 @@ class CosinePrototypicalNetwork(Named):
     """How batch norm normalises, in training and in the recipe's first test."""
 
 
+class FineTuning(Named):
+    """Tunes the encoder on each task's support set, then compares with the classes' means."""
+
+    name: Literal["fine_tuning"]
+    learning_rate: PositiveNumber = 0.001
+    """Adam's step size in a task."""
+    steps: Steps = 50
+    """How many steps a task takes, outside of meta-training."""
+    initial_scale: PositiveNumber = 10.0
+    """Factor of the cosine similarities at the start of training."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
 class LogisticHead(Named):
     """Fits logistic regression to the support set's L2-normalised features."""
 
@@ -241,6 +255,7 @@ LEARNERS: dict[str, type[Named]] = {
     "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
     "cosine_prototypical_network": CosinePrototypicalNetwork,
+    "fine_tuning": FineTuning,
     "logistic_head": LogisticHead,
     "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
@@ -260,6 +275,7 @@ Learner: TypeAlias = Annotated[
     | BaselinePlusPlus
     | CAVIA
     | CosinePrototypicalNetwork
+    | FineTuning
     | LogisticHead
     | MahalanobisHead
     | MAML
