@@ -53,11 +53,15 @@ LATE = "no time was left (--seconds)"
 
 # Examples in docstrings that train or export, of what is like something in the default tier.
 LARGE_EXAMPLES = {
+    "BaselinePlusPlus",
+    "CosinePrototypicalNetwork",
     "MAMLPlusPlus",
+    "MahalanobisHead",
     "MatchingNetwork",
     "MetaLSTM",
     "MetaSGD",
     "RelationNetwork",
+    "RidgeHead",
     "renew_servable",
     "write_settings",
 }

@@ -97,10 +97,10 @@ class MahalanobisHead(FeatureHead):
         means, directions = head["means"], head["directions"]
         distances = negative_squared_distances(features, means, compare.product, compare.shifted)
         # R_k(f − μ_k) for all classes at once.
-        rank, width = directions.shape[1] or tf.shape(directions)[1], means.shape[1]
-        matrix = tf.transpose(tf.reshape(directions, [-1, width]))
+        n_way, rank, n_features = _sizes(directions)
+        matrix = tf.transpose(tf.reshape(directions, [-1, n_features]))
         projected = compare.product(features, matrix, tf.reshape(head["offsets"], [-1]))
-        projected = keras.ops.reshape(projected, (-1, _first_size(means), rank))
+        projected = keras.ops.reshape(projected, (-1, n_way, rank))
         explained = keras.ops.sum(keras.ops.square(projected), axis=-1)
         return (distances + explained) / (2 * self.regularization)
 
@@ -109,5 +109,6 @@ class MahalanobisHead(FeatureHead):
         return self.encoder.variables
 
 
-def _first_size(x: tf.Tensor) -> Any:
-    return x.shape[0] or tf.shape(x)[0]
+def _sizes(x: tf.Tensor) -> list[Any]:
+    """Returns the sizes of a tensor: integers where they are known, as in a plain Keras model."""
+    return [tf.shape(x)[i] if size is None else size for i, size in enumerate(x.shape)]
