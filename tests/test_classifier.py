@@ -3,6 +3,7 @@
 import importlib
 import pickle
 import re
+import shutil
 import sys
 
 import joblib
@@ -125,6 +126,24 @@ class Blind(keras.layers.Layer):
 
     def call(self, x):
         return 0 * x
+
+
+def test_a_preset_is_loaded_once_until_it_changes(tmp_path, monkeypatch):
+    loads = []
+    load = tfmeta.presets.from_preset
+    monkeypatch.setattr(
+        tfmeta.presets, "from_preset", lambda folder: loads.append(folder) or load(folder)
+    )
+    folder = tmp_path / "preset"
+    gradient_learner().save_to_preset(folder)
+    classifier = FewShotClassifier(folder)
+    first = classifier.fit(X, Y).predict_proba(X)
+    np.testing.assert_array_equal(clone(classifier).fit(X, Y).predict_proba(X), first)
+    assert len(loads) == 1
+    shutil.rmtree(folder)
+    gradient_learner(5).save_to_preset(folder)
+    assert not np.allclose(classifier.fit(X, Y).predict_proba(X), first)
+    assert len(loads) == 2
 
 
 @pytest.mark.parametrize("pickles", [pickle, joblib])

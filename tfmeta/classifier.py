@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import warnings
 from pathlib import Path
@@ -38,8 +39,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
     """A classifier of scikit-learn that learns from a handful of examples.
 
     `fit` adapts a meta-trained learner to the examples, as `tfmeta adapt` does; the learner itself
-    stays as it is. Clones of this estimator share it, so that a cross-validation does not copy its
-    weights and compiles its functions once. With a preset's name instead, each `fit` loads it.
+    stays as it is. Clones of this estimator share it, and a preset is loaded once, so that a
+    cross-validation neither copies weights nor compiles functions again.
 
     Args:
         learner: MetaLearner, str or path. The learner of classes, or its preset: a name, a folder
@@ -208,10 +209,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         learner, image_format = self.learner, self.image_format
         if isinstance(learner, str | os.PathLike):
             folder = zoo.find(learner)
-            if image_format is None:
-                image_format = preset_files.read(folder).image_format
-            learner = presets.from_preset(folder)
-        if not isinstance(learner, MetaLearner):
+            about = preset_files.read(folder)
+            learner = _preset(folder, about.sha256, self.batch_norm)
+            image_format = image_format or about.image_format
+        elif isinstance(learner, MetaLearner):
+            learner = _in_mode(learner, self.batch_norm)
+        else:
             raise TypeError(
                 "learner must be a learner of tfmeta, or the name, folder or address of a preset; "
                 f"got {learner!r}."
@@ -221,11 +224,6 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
                 f"This {type(learner).__name__} is for regression, for its inner loss takes "
                 "values: choose a learner of classes."
             )
-        if self.batch_norm is not None:
-            if not hasattr(learner, "batch_norm"):
-                raise ValueError(f"A {type(learner).__name__} knows no modes of batch norm.")
-            if learner.batch_norm != self.batch_norm:
-                learner = learner.with_batch_norm(self.batch_norm)
         return learner, image_format
 
     def _checked_labels(self, y: Any) -> np.ndarray:
@@ -251,6 +249,25 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):
         with np.errstate(over="ignore"):  # Infinities are refused.
             floats: np.ndarray = check_array(x, dtype=np.float32, allow_nd=True, input_name="X")
         return floats
+
+
+@functools.lru_cache(maxsize=4)
+def _preset(folder: Path, sha256: str, batch_norm: BatchNorm | None) -> MetaLearner:
+    """Loads a preset, once for all fits of a search. Nothing else has the learner.
+
+    Args:
+        folder: Path. The preset's folder.
+        sha256: str. The digest of its learner, which tells when it was replaced.
+        batch_norm: str or None. The mode of batch norm; None for the learner's own.
+    """
+    return _in_mode(presets.from_preset(folder), batch_norm)
+
+
+def _in_mode(learner: MetaLearner, batch_norm: BatchNorm | None) -> MetaLearner:
+    """Returns a learner in a mode of batch norm: the learner itself, if that is its own."""
+    if batch_norm is None or getattr(learner, "batch_norm", None) == batch_norm:
+        return learner
+    return learner.with_batch_norm(batch_norm)
 
 
 def _are_files(examples: Any) -> bool:

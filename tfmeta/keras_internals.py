@@ -194,9 +194,17 @@ def set_seed_state(variable: keras.Variable, seed: int, counter: int) -> None:
     variable.assign([seed, counter])
 
 
-def seed_state(variable: keras.Variable, seed: tf.Tensor) -> tf.Tensor:
-    """Returns a seed `[2]` as the state of a `keras.random.SeedGenerator`, of its dtype."""
-    return tf.cast(seed, variable.dtype)
+def seed_state(variable: keras.Variable, seed: tf.Tensor, number: int) -> tf.Tensor:
+    """Returns the state of one of several `keras.random.SeedGenerator`s, for a seed of all.
+
+    Rests on each draw adding 1 to the state's counter, which has 64 bits.
+
+    Args:
+        variable: keras.Variable. The generator's state.
+        seed: tf.Tensor `[2]`, int32. The seed.
+        number: int. The generator's number, below 2 ** 31.
+    """
+    return tf.cast(seed, variable.dtype) + tf.constant([0, number << 32], variable.dtype)
 
 
 def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:

@@ -18,9 +18,7 @@ SIZES = {"n_way": 3, "n_shot": 2, "n_query": 2, "seed": 4}
 
 
 def layer():
-    return keras.Sequential(
-        [layers.RandomFlip(), layers.RandomRotation(0.2), layers.RandomTranslation(0.2, 0.2)]
-    )
+    return layers.RandomTranslation(0.3, 0.3)
 
 
 @pytest.fixture(scope="module")
@@ -48,46 +46,36 @@ def augmented(data):
     return episodes(data, 8, augment=layer())
 
 
-def test_another_data_set_with_another_layer_has_the_same_pixels(data, augmented):
+def test_another_layer_and_meta_batch_size_have_the_same_pixels(data, augmented):
     augment = layer()
     augment(IMAGES, training=True)  # Its own state goes on, and does not matter.
-    assert_same(episodes(data, 8, augment=augment), augmented)
-    again = data.episodes(**SIZES, meta_batch_size=1, augment=augment)
+    again = data.episodes(**SIZES, meta_batch_size=2, augment=augment)
     for _ in range(2):  # Each iteration begins anew.
         first = next(iter(again))[0]
-        assert_same(first, {name: values[:1] for name, values in augmented.items()})
-
-
-@pytest.mark.parametrize("meta_batch_size", [2, 8])
-def test_the_meta_batch_size_changes_no_pixel(data, augmented, meta_batch_size):
-    assert_same(episodes(data, 8, meta_batch_size, augment=layer()), augmented)
+        assert_same(first, {name: values[:2] for name, values in augmented.items()})
 
 
 def test_a_resumed_run_and_a_worker_have_the_same_pixels(data, augmented):
     resumed = episodes(data, 3, augment=layer(), start=5)
     assert_same(resumed, {name: values[5:] for name, values in augmented.items()})
-    shares = [episodes(data, 4, augment=layer(), shard=(worker, 2)) for worker in range(2)]
-    for worker, share in enumerate(shares):
-        assert_same(share, {name: values[worker::2] for name, values in augmented.items()})
+    share = episodes(data, 4, augment=layer(), shard=(1, 2))
+    assert_same(share, {name: values[1::2] for name, values in augmented.items()})
 
 
-def test_other_seeds_and_episodes_have_other_pixels(augmented):
-    """One class of one image per episode would hide it: all images are alike here."""
+def test_other_seeds_episodes_and_images_have_other_changes():
     same = tfmeta.data.load((np.repeat(IMAGES[:1], 20, axis=0), np.arange(20) % 5))
     found = [episodes(same, 2, augment=layer(), seed=seed) for seed in (0, 1)]
     images = np.concatenate([part[name] for part in found for name in ("support_x", "query_x")])
     images = images.reshape(-1, 144)
     assert len(images) == 4 * 12
-    # Each image has random numbers of its own; flips and rotations hardly coincide.
+    # Each image has random numbers of its own.
     assert len(np.unique(images.round(5), axis=0)) == len(images)
 
 
-def test_padding_stays_empty_and_changes_no_pixel(data):
-    """Sizes are drawn per meta-batch, so an episode is compared with itself in another call."""
+def test_padding_stays_empty(data):
     sizes = {"n_way": (2, 4), "n_shot": (1, 2)}
     plain = episodes(data, 6, **sizes)
     found = episodes(data, 6, **sizes, augment=layer())
-    assert_same(found, episodes(data, 6, **sizes, augment=layer()))
     for part in ("support", "query"):
         mask = found[f"{part}_mask"]
         np.testing.assert_array_equal(mask, plain[f"{part}_mask"])
@@ -127,7 +115,8 @@ def test_the_support_set_or_the_queries_can_be_augmented_alone(data, augmented):
 
 def test_layers_that_draw_once_per_call_draw_for_each_image(data):
     crop = keras.Sequential([layers.ZeroPadding2D(3), layers.RandomCrop(12, 12)])
-    found = ImageAugmentation(crop, SHAPE)(np.ones((20, *SHAPE)), RNG.integers(0, 99, (20, 2)))
+    seeds = RNG.integers(0, 2**31, (20, 2)).astype("int32")
+    found = ImageAugmentation(crop, SHAPE)(np.ones((20, *SHAPE), np.float32), seeds)
     corners = {tuple(np.argwhere(image[..., 0])[0]) for image in found.numpy()}
     assert len(corners) > 5
 
@@ -153,40 +142,48 @@ def test_functions_get_a_seed_for_each_image(data):
     def brighten(images, seed):
         return images * tf.random.stateless_uniform([], seed, 0.5, 1.0)
 
-    found = episodes(data, 4, augment=brighten)
+    found = episodes(data, 4, augment={"query": brighten})
     factors = found["query_x"] / episodes(data, 4)["query_x"]
     assert np.ptp(factors, axis=(2, 3, 4)).max() < 1e-5
     assert len(np.unique(factors[..., 0, 0, 0].round(5))) == 4 * 6
-    assert_same(found, episodes(data, 4, meta_batch_size=2, augment=brighten))
-    inverted = episodes(data, 4, augment=lambda images: 1 - images)
-    np.testing.assert_array_equal(inverted["support_x"], 1 - episodes(data, 4)["support_x"])
+    inverted = ImageAugmentation(lambda images: 1 - images, SHAPE)
+    seeds = np.zeros((40, 2), np.int32)
+    np.testing.assert_array_equal(inverted(IMAGES, seeds), 1 - IMAGES)
 
 
 @pytest.mark.parametrize(
     "augment",
     [
-        layers.RandomBrightness(0.3, value_range=(0, 1)),
-        layers.RandomContrast(0.3, value_range=(0, 1)),
-        layers.RandomErasing(1.0, value_range=(0, 1)),
-        layers.RandomZoom(0.3),
-        layers.RandomShear(0.2, 0.2),
-        layers.GaussianNoise(0.1),
-        layers.Dropout(0.3),
+        layers.RandomBrightness(0.5, value_range=(0, 1)),
+        keras.Sequential([layers.GaussianNoise(0.3), layers.ReLU(max_value=1)]),
         keras.Sequential([keras.Sequential([layers.RandomFlip()]), layers.Pipeline([layer()])]),
+        *(
+            pytest.param(augment, marks=pytest.mark.large)
+            for augment in (
+                layers.RandomContrast(0.5, value_range=(0, 1)),
+                layers.RandomErasing(1.0, value_range=(0, 1)),
+                layers.RandomRotation(0.2),
+                layers.RandomZoom(0.3),
+                layers.RandomShear(0.2, 0.2),
+                layers.RandomInvert(0.5, value_range=(0, 1)),
+                keras.Sequential([layers.Dropout(0.3), layers.ReLU(max_value=1)]),
+            )
+        ),
     ],
     ids=lambda augment: augment.name,
 )
 def test_keras_layers_keep_their_rules(augment):
     augmentation = ImageAugmentation(augment, SHAPE)
-    seeds = RNG.integers(0, 2**31, (20, 2)).astype("int32")
-    found = augmentation(IMAGES[:20], seeds).numpy()
-    assert found.shape == (20, *SHAPE)
+    seeds = RNG.integers(0, 2**31, (12, 2)).astype("int32")
+    found = augmentation(IMAGES[:12], seeds).numpy()
+    assert found.shape == (12, *SHAPE)
     assert found.min() >= 0
     assert found.max() <= 1
-    assert (found != IMAGES[:20]).any()
-    np.testing.assert_array_equal(augmentation(IMAGES[:20][::-1], seeds[::-1])[::-1], found)
+    assert (found != IMAGES[:12]).any()
+    np.testing.assert_array_equal(augmentation(IMAGES[8:12], seeds[8:]), found[8:])
 
 
+@pytest.mark.large
 def test_a_learner_trains_on_augmented_episodes(data):
     learner = tfmeta.PrototypicalNetwork(
         keras.Sequential([keras.Input(SHAPE), layers.Flatten(), layers.Dense(4)])
@@ -200,6 +197,9 @@ def test_a_learner_trains_on_augmented_episodes(data):
 # === Refusals ===
 
 
+FLIP = layers.RandomFlip()
+
+
 class Unseeded(layers.Layer):
     def call(self, x):
         return x * keras.random.uniform([], 0.5, 1)
@@ -210,28 +210,33 @@ class Unseeded(layers.Layer):
     [
         (lambda x: tf.image.random_flip_left_right(x), "uses operations with a state of their o"),
         (lambda x: x * keras.random.uniform([], 0.5, 1), "uses operations with a state of their"),
-        (lambda x, flip=layers.RandomFlip(): flip(x, training=True), "pass layers themselves"),
+        (lambda x: FLIP(x, training=True), "pass layers themselves"),
         (Unseeded(), "uses operations with a state of their own"),
         (lambda x: x * random.random(), "it draws random numbers from Python or NumPy"),
         (lambda x: x * np.random.rand(), "it draws random numbers from Python or NumPy"),  # noqa: NPY002
-        (lambda x, rng=np.random.default_rng(): x * rng.random(), "random numbers from Python or"),
+        (lambda x: x * RNG.random(), "it draws random numbers from Python or NumPy"),
         (lambda x: tf.numpy_function(np.copy, [x], tf.float32), r"of their own \(.*PyFunc"),
         (
             layers.Resizing(8, 8),
-            r"keep the shape of the images, \(12, 12, 1\); resizing.*\(8, 8, 1",
+            r"keep the shape of the images, \(12, 12, 1\); .*\(8, 8, 1",
         ),
         (lambda x: x[0], r"keep the shape of the images"),
         (
             lambda x: tf.cast(255 * x, tf.uint8),
-            "must return pixels as floats from 0 to 1; .* uint8",
+            "must return pixels as floats .* returns uint8",
         ),
         (lambda x: 255 * x, r"keep pixels from 0 to 1; <lambda> makes values from 0 to 255"),
+        (
+            layers.GaussianNoise(0.2),
+            "To clip those of noise, let keras.layers",
+        ),
+        (layers.Rescaling(2, offset=-1), "makes values from -1 to 1"),
         (lambda x: x / 0, r"keep pixels from 0 to 1; <lambda> makes values from nan to nan"),
         (layers.RandomBrightness(0.2), r"has value_range=\(0, 255\): make it with value_range=\(0"),
         (keras.Sequential([layers.RandomContrast(0.2)]), r"random_contrast.* has value_range=\(0,"),
         (layers.Conv2D(1, 3, padding="same"), "must have no weights; conv2d.* has some"),
         (layers.MixUp(), "mixes images of different classes"),
-        (keras.Sequential([layers.RandomFlip(), layers.CutMix()]), "mixes images of different cl"),
+        (keras.Sequential([FLIP, layers.CutMix()]), "mixes images of different cl"),
         ("flip", "must be a Keras layer, a function of images, or .* got 'flip'"),
         (
             {"queries": layers.RandomFlip()},

@@ -20,9 +20,8 @@ Describe = Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], tuple[Part, Part]]
 PARTS = ("support", "query")
 # Operations with a state that change no pixel.
 HARMLESS = {"Assert", "Print", "PrintV2"}
-# What values may be before they are clipped to [0, 1], as those of noise; pixels from 0 to 255 are
-# far beyond.
-LOWEST, HIGHEST = -1.0, 2.0
+# How far pixels may be from [0, 1] by rounding.
+TOLERANCE = 1e-3
 
 
 class ImageAugmentation:
@@ -70,7 +69,7 @@ class ImageAugmentation:
             self._prepare_layer(augment)
         else:
             self._takes_seed = "seed" in _parameters(augment)
-        self._check()
+        self._function = self._checked()
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -84,7 +83,7 @@ class ImageAugmentation:
             float32 `[N, height, width, channels]` in [0, 1].
         """
         augmented = tf.map_fn(
-            lambda pair: self._augmented(*pair),
+            lambda pair: self._function(*pair),
             (images, seeds),
             fn_output_signature=tf.TensorSpec(self.shape, tf.float32),
             parallel_iterations=16,
@@ -96,7 +95,7 @@ class ImageAugmentation:
         images = image[None]
         if isinstance(self.augment, keras.Layer):
             states = [
-                (variable, keras_internals.seed_state(variable, _folded(seed, number)))
+                (variable, keras_internals.seed_state(variable, seed, number))
                 for number, variable in enumerate(self._seed_states)
             ]
             with keras.StatelessScope(state_mapping=states):
@@ -143,14 +142,16 @@ class ImageAugmentation:
                 "before, or make it a part of the network."
             )
 
-    def _check(self) -> None:
-        """Tries what was given. Raises a ValueError if it is not pure or leaves [0, 1]."""
+    def _checked(self) -> Any:
+        """Compiles what was given. Raises a ValueError if it is not pure or leaves [0, 1]."""
         rng = np.random.default_rng(0)
         noise = rng.random((6, *self.shape), dtype=np.float32)
         images = np.concatenate([np.zeros_like(noise[:1]), np.ones_like(noise[:1]), noise])
         seeds = rng.integers(-(2**31), 2**31, (len(images), 2), dtype=np.int32)
         python, numpy = random.getstate(), repr(np.random.get_state(legacy=False))  # noqa: NPY002
-        first, second = (self._tried(images, seeds) for _ in range(2))
+        functions = self._traced(), self._traced()
+        pairs = [*zip(tf.constant(images), tf.constant(seeds), strict=True)]
+        first, second = (np.stack([f(*pair).numpy() for pair in pairs]) for f in functions)
         if (
             random.getstate() != python
             or repr(np.random.get_state(legacy=False)) != numpy  # noqa: NPY002
@@ -160,20 +161,24 @@ class ImageAugmentation:
                 f"augment cannot seed {self._name}, for it draws random numbers from Python or "
                 "NumPy: use layers that draw from Keras, or a function with a parameter seed."
             )
-        if not (first.min() >= LOWEST and first.max() <= HIGHEST):  # Also if NaN.
+        if not (first.min() >= -TOLERANCE and first.max() <= 1 + TOLERANCE):  # Also if NaN.
             raise ValueError(
                 f"augment must keep pixels from 0 to 1; {self._name} makes values from "
-                f"{first.min():.6g} to {first.max():.6g}."
+                f"{first.min():.6g} to {first.max():.6g}. To clip those of noise, let "
+                "keras.layers.ReLU(max_value=1) follow."
             )
+        return functions[0]
 
-    def _tried(self, images: np.ndarray, seeds: np.ndarray) -> np.ndarray:
-        """Returns augmented images, not clipped, from a new graph that was checked to be pure."""
+    def _traced(self) -> Any:
+        """Makes a compiled function of an image and a seed. Raises a ValueError if it has a state.
 
-        def one(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+        Each call traces anew.
+        """
+
+        def augmented(image: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
             return self._augmented(image, seed)
 
-        # Not by the decorator: each call traces anew.
-        function = tf.function(one, autograph=False).get_concrete_function(
+        function = tf.function(augmented, autograph=False).get_concrete_function(
             tf.TensorSpec(self.shape, tf.float32), tf.TensorSpec([2], tf.int32)
         )
         stateful = {op.type for op in function.graph.get_operations() if op.op_def.is_stateful}
@@ -184,8 +189,7 @@ class ImageAugmentation:
                 "draw from a keras.random.SeedGenerator, or a function with a parameter seed for "
                 "tf.random.stateless_uniform and its like."
             )
-        pairs = zip(tf.constant(images), tf.constant(seeds), strict=True)
-        return np.stack([function(image, seed).numpy() for image, seed in pairs])
+        return function
 
 
 def image_augmentations(augment: Any, shape: tuple[int, ...]) -> dict[str, ImageAugmentation]:
@@ -235,11 +239,6 @@ def with_seeds(
         for part in describe(random, size)
     )
     return support, query
-
-
-def _folded(seed: tf.Tensor, number: int) -> tf.Tensor:
-    """Returns another seed, for the random numbers of one of several layers."""
-    return tf.random.experimental.stateless_fold_in(seed, number, alg="philox")
 
 
 def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:
