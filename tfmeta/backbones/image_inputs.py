@@ -38,7 +38,9 @@ def resized_rgb(images: keras.KerasTensor, size: tuple[int, int] | None) -> kera
         keras.KerasTensor `[N, *size, 3]`.
     """
     if size is not None and tuple(images.shape[1:3]) != tuple(size):
-        images = keras.layers.Resizing(*size, antialias=True, name="resizing")(images)
+        # Keras's layer for it takes calls without `training` for training, and all later layers
+        # of the network with it.
+        images = keras.ops.image.resize(images, size, antialias=True)
     if images.shape[-1] == 1:
         images = keras.layers.Concatenate(name="rgb")([images] * 3)
     return images

@@ -95,12 +95,15 @@ def _read(file: BinaryIO) -> dict[str, np.ndarray]:
     if not all(isinstance(tensor, _Tensor) for tensor in tensors.values()):
         raise ValueError("it holds other things than tensors.")
     storages = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    numbers = {key: _numbers(file, storages[key]) for key in _Unpickler(file).load()}
+    keys = _Unpickler(file).load()
+    if {*keys} != storages.keys():
+        raise ValueError("its storages are not those of its tensors.")
+    numbers = {key: _numbers(file, storages[key]) for key in keys}
     return {name: _view(tensor, numbers[tensor.storage.key]) for name, tensor in tensors.items()}
 
 
 def _numbers(file: BinaryIO, storage: _Storage) -> np.ndarray:
-    (size,) = np.frombuffer(file.read(8), "<i8")
+    size = int.from_bytes(file.read(8), "little")
     content = file.read(storage.size * storage.dtype.itemsize)
     if size != storage.size or len(content) != storage.size * storage.dtype.itemsize:
         raise ValueError("it is cut short.")
