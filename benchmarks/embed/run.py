@@ -1,12 +1,13 @@
 """How fast images are embedded, beside the same network in PyTorch.
 
-python benchmarks/embed/run.py [--sizes 224 112] [--images 128] [--batch-size 32] [--rounds 5]
+python benchmarks/embed/run.py [--sizes 224 112] [--images 256] [--batch-size 32] [--rounds 5]
     [--output FILE]
 
 Installs PyTorch from the package registry into an environment of its own (.venv-peers), checks that
 both compute the same features, and times them in turn, round by round: `tfmeta.data.embed` without
-its cache as a whole, and the network alone in PyTorch. Prints a table in Markdown and writes all
-seconds to a JSON file. Needs the extra `tfmeta[encoders]`.
+its cache as a whole (it reads the images twice and traces the network), and the network alone in
+PyTorch. Prints a table in Markdown and writes all seconds to a JSON file. Needs the extra
+`tfmeta[encoders]`.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[224, 112])
-    parser.add_argument("--images", type=int, default=128)
+    parser.add_argument("--images", type=int, default=256)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--output", type=Path, default=Path("runs/embed.json"))

@@ -140,11 +140,13 @@ def _features(
     def encode(examples: tf.Tensor) -> tf.Tensor:
         return tf.cast(encoder(examples, training=False), tf.float32)
 
+    # Not by calling `encode`, which warns of tracing for every encoder after the fifth.
+    encoded = encode.get_concrete_function()
     n_examples = sum(map(len, source.rows))
     bar = keras.utils.Progbar(n_examples, verbose=verbose, unit_name="example")
     parts = []
     for examples in _batches(source, batch_size):
-        parts.append(encode(examples).numpy())
+        parts.append(encoded(examples).numpy())
         bar.add(len(examples))
     features = np.concatenate(parts)
     if not np.isfinite(features).all():
