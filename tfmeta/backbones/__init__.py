@@ -1,12 +1,25 @@
-"""Base networks from the papers.
+"""Base networks from the papers, and encoders that were trained before.
 
 Learners take any Keras 3 model with one input and one output.
 """
 
 from tfmeta.backbones.conv4 import conv4
+from tfmeta.backbones.efficientnet_lite0 import efficientnet_lite0
 from tfmeta.backbones.film_conv4 import film_conv4
+from tfmeta.backbones.from_keras import from_keras
 from tfmeta.backbones.linear import linear
 from tfmeta.backbones.mlp import mlp
+from tfmeta.backbones.pretrained import pretrained
 from tfmeta.backbones.relation import relation_encoder, relation_module
 
-__all__ = ["conv4", "film_conv4", "linear", "mlp", "relation_encoder", "relation_module"]
+__all__ = [
+    "conv4",
+    "efficientnet_lite0",
+    "film_conv4",
+    "from_keras",
+    "linear",
+    "mlp",
+    "pretrained",
+    "relation_encoder",
+    "relation_module",
+]

@@ -15,13 +15,15 @@ from tfmeta.data.names import resolve
 
 if TYPE_CHECKING:
     from tfmeta.data.class_dataset import ClassDataset
+    from tfmeta.data.embedding import embed
     from tfmeta.data.task_distribution import TaskDistribution
 
-__all__ = ["ClassDataset", "ImageFormat", "TaskDistribution", "load", "resolve"]
+__all__ = ["ClassDataset", "ImageFormat", "TaskDistribution", "embed", "load", "resolve"]
 
 _LAZY = {
     "ClassDataset": "tfmeta.data.class_dataset",
     "TaskDistribution": "tfmeta.data.task_distribution",
+    "embed": "tfmeta.data.embedding",
 }
 
 

@@ -24,6 +24,7 @@ from tfmeta.networks.copies import (
     copy_with_values,
     repeated,
 )
+from tfmeta.networks.digest import NoDigestError, network_digest
 from tfmeta.networks.episode import Normalization
 from tfmeta.networks.freezing import freeze_layers, trainable_layers
 from tfmeta.networks.interface import (
@@ -43,6 +44,7 @@ __all__ = [
     "LAMBDA",
     "MODES",
     "BatchNorm",
+    "NoDigestError",
     "Normalization",
     "NotCopyableError",
     "Pairs",
@@ -63,6 +65,7 @@ __all__ = [
     "copy_with_statistics",
     "copy_with_values",
     "freeze_layers",
+    "network_digest",
     "normalises_together",
     "normalization",
     "output_shape",
