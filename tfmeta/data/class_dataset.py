@@ -209,10 +209,8 @@ class ClassDataset:
         counted = self.rows
         if groups is not None:
             counted = rows_of_groups(self.rows, self.groups, groups)
-        enough = [len(rows) >= n_examples for rows in counted]
-        return self.subset(
-            [n for n, is_kept in zip(self.class_names, enough, strict=True) if is_kept]
-        )
+        sizes = zip(self.class_names, counted, strict=True)
+        return self.subset([name for name, rows in sizes if len(rows) >= n_examples])
 
     def episodes(
         self,

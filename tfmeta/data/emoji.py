@@ -45,7 +45,7 @@ class EmojiBuilder(tfds.core.GeneratorBasedBuilder):
     name = "emoji"
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "Initial release."}
-    MANUAL_DOWNLOAD_INSTRUCTIONS = f"In the folder manual_dir, run: {npm_command(PACKAGES)}"
+    MANUAL_DOWNLOAD_INSTRUCTIONS = f"Run, with the folder manual_dir: {npm_command(PACKAGES)}"
 
     def _info(self) -> tfds.core.DatasetInfo:
         return self.dataset_info_from_configs(

@@ -80,13 +80,13 @@ COMPOUNDS = {
     "mark-question": "question",
     "mark-warning": "warning",
     "map-marker": "map-pin",
-    "map-location": "map-pin",
+    "location-map": "map-pin",
     "music-note": "music",
     "mute-volume": "off-volume",
     "log-out": "logout",
     "out-sign": "logout",
     "price-tag": "tag",
-    "shopping-basket": "basket",
+    "basket-shopping": "basket",
     "triangle-warning": "warning",
     "wand": "magic-wand",
 }
@@ -135,6 +135,8 @@ def class_of(name: str, styles: set[str]) -> str | None:
 def icons_of_classes(sets: Mapping[str, IconSet]) -> dict[str, dict[str, str]]:
     """Finds the icons of each class, one of each set: the one with the plainest name.
 
+    No icon is given to two classes, by its name and another name of it.
+
     Args:
         sets: mapping from names to IconSets.
 
@@ -143,9 +145,12 @@ def icons_of_classes(sets: Mapping[str, IconSet]) -> dict[str, dict[str, str]]:
     """
     found: dict[str, dict[str, str]] = {}
     for set_name, icons in sets.items():
+        given: set[str] = set()
         by_plainness = sorted(icons.names, key=lambda n: (n != icons.names[n], len(n), n))
         for name in by_plainness:
             label = class_of(name, icons.styles)
-            if label is not None:
-                found.setdefault(label, {}).setdefault(set_name, icons.names[name])
+            icon = icons.names[name]
+            if label is not None and icon not in given:
+                given.add(icon)
+                found.setdefault(label, {}).setdefault(set_name, icon)
     return dict(sorted(found.items()))

