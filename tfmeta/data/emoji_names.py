@@ -113,7 +113,7 @@ def _names_by_rank(
     return [
         [(_plain(one.name), one) for one in emoji],
         [(_plain(unicodedata.name(chr(one.code), "")), one) for one in emoji],
-        [(name, *ones) for name, ones in sorted(others.items()) if len(ones) == 1],
+        [(name, one) for name, ones in sorted(others.items()) if len(ones) == 1 for one in ones],
     ]
 
 

@@ -127,7 +127,7 @@ def test_the_real_drawings_are_those_of_the_documentation(tmp_path: Path) -> Non
         pytest.skip("needs the npm packages: TFMETA_ICONS_PACKAGES, their folder, is not set")
     data = load("icons", split="all", data_dir=tmp_path, manual_dir=folder)
     text = (Path(__file__).parents[3] / "docs" / "data_licences.md").read_text(encoding="utf-8")
-    assert len(data) == 265
+    assert len(data) == 263
     assert min(map(len, data.rows)) == 20
     builder = tfmeta.data.icons.IconsBuilder(data_dir=tmp_path)
     assert builder.info.metadata["digest"] == PUBLISHED_DIGEST

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tfmeta.data.class_dataset import ClassDataset
 from tfmeta.data.iconify import Package, check_installed
 from tfmeta.data.images import ImageFormat
@@ -40,20 +42,26 @@ def prepare_from_packages(builder: Any, packages: Sequence[Package], manual_dir:
 
 
 def dataset_of_drawings(
-    builder: Any, splits: Sequence[str], image_format: ImageFormat, source: dict[str, Any]
+    builder: Any,
+    splits: Sequence[str],
+    classes: Sequence[str],
+    image_format: ImageFormat,
+    source: dict[str, Any],
 ) -> ClassDataset:
-    """Makes a data set of all drawings of some splits, with their groups.
+    """Makes a data set of the drawings of some classes, with their groups.
 
     Args:
         builder: tfds.core.DatasetBuilder. A prepared data set with an image, a label, a group and
             a digest.
         splits: sequence of str. The data set's own splits to read.
+        classes: sequence of str. Names of the classes to read.
         image_format: ImageFormat. The size, channels and colour to bring the images to.
         source: dict. What the data are, for records.
     """
     names = builder.info.features["label"].names
-    x, y = read_classes(builder, splits, names, image_format)
-    groups = read_feature(builder, splits, "group")
+    x, y = read_classes(builder, splits, classes, image_format)
+    is_read = np.isin(names, classes)[read_feature(builder, splits, "label")]
+    groups = read_feature(builder, splits, "group")[is_read]
     digest = builder.info.metadata["digest"]
     return ClassDataset.from_arrays(
         x,

@@ -36,8 +36,8 @@ def emoji(
             "validation" (Activities, People & Body; 125), "test" (Animals & Nature, Food & Drink;
             155) or "all". Defaults to "train".
         data_dir: str, path or None. TensorFlow Datasets' directory. Defaults to its own default.
-        image_size: (height, width) in pixels, or None. The size of the images, which are stored as 128×128.
-            Defaults to None: 64×64.
+        image_size: (height, width) in pixels, or None. The size of the images; they are stored
+            as 128×128. Defaults to None: 64×64.
         manual_dir: str, path or None. The folder in which npm was run. Needed for the first use
             only. Defaults to the folder `downloads/manual` of `data_dir`.
 
@@ -59,4 +59,5 @@ def emoji(
     warn_unless_published(builder, PUBLISHED_DIGEST)
     splits = list(SPLIT_GROUPS) if split == "all" else [split]
     source = {"name": "emoji", "split": split, "image_size": [height, width]}
-    return dataset_of_drawings(builder, splits, ImageFormat(height, width), source)
+    classes = builder.info.features["label"].names
+    return dataset_of_drawings(builder, splits, classes, ImageFormat(height, width), source)

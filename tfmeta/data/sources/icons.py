@@ -19,7 +19,7 @@ def icons(
     image_size: tuple[int, int] | None = None,
     manual_dir: Directory = None,
 ) -> ClassDataset:
-    """Icons: 265 classes with at least 20 drawings each, by 64 families; grey, ink = 1.
+    """Icons: 263 classes with at least 20 drawings each, by 64 families; grey, ink = 1.
 
     A class is what icons mean: their names without styles, with synonyms joined. Trade marks and
     names with several meanings are left out. Images that are nearly the same are there once.
@@ -34,8 +34,8 @@ def icons(
         split: str. "train", "validation", "test" or "all": 64 %, 16 % and 20 % of the classes,
             drawn by a fixed seed over the sorted names, or all of them. Defaults to "train".
         data_dir: str, path or None. TensorFlow Datasets' directory. Defaults to its own default.
-        image_size: (height, width) in pixels, or None. The size of the images, which are stored as 64×64.
-            Defaults to None: 28×28, as for Omniglot.
+        image_size: (height, width) in pixels, or None. The size of the images; they are stored
+            as 64×64. Defaults to None: 28×28, as for Omniglot.
         manual_dir: str, path or None. The folder in which npm was run. Needed for the first use
             only. Defaults to the folder `downloads/manual` of `data_dir`.
 
@@ -58,6 +58,6 @@ def icons(
     warn_unless_published(builder, PUBLISHED_DIGEST)
     image_format = ImageFormat(height, width, channels=1, invert=True)
     source = {"name": "icons", "split": split, "image_size": [height, width]}
-    whole = dataset_of_drawings(builder, ["train"], image_format, source)
-    classes = split_classes(whole.class_names, split, proportional_sizes(len(whole)))
-    return whole.subset(classes)
+    names = builder.info.features["label"].names
+    classes = split_classes(names, split, proportional_sizes(len(names)))
+    return dataset_of_drawings(builder, ["train"], classes, image_format, source)
