@@ -53,6 +53,10 @@ def load(
     | `"omniglot"`               | Omniglot, from TensorFlow Datasets         | `protocol=`,     |
     |                            |                                            | `rotations=`     |
     | `"glyphs"`                 | characters drawn on first use, offline     |                  |
+    | `"emoji"`                  | emoji of nine vendors, in colour, drawn    | `image_size=`,   |
+    |                            | from npm packages that you install         | `manual_dir=`    |
+    | `"icons"`                  | icons of 64 families, grey, drawn from npm | `image_size=`,   |
+    |                            | packages that you install                  | `manual_dir=`    |
     | `"digits"`                 | the handwritten digits of scikit-learn     |                  |
     | `"mini_imagenet"`          | your folder `mini_imagenet` in `data_dir`  |                  |
     | `"cifar_fs"`               | CIFAR-100 in the split of Bertinetto et al.|                  |

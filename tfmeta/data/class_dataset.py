@@ -12,6 +12,7 @@ import tensorflow as tf
 from tfmeta import tensorflow_internals
 from tfmeta.data.augmentation import ImageAugmentation, image_augmentations, with_seeds
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
+from tfmeta.data.groups import Groups, check_groups, rows_of_groups
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.pipeline import Size, check_size, episode_pipeline
 
@@ -35,9 +36,12 @@ class ClassDataset:
             to None: nothing is recorded.
         fingerprint: function or None. Returns a version or digest, by which a run notices that the
             data changed. Called only when needed. Defaults to None: there is none.
+        groups: sequence of str arrays, or None. For each class the groups of its rows, such as
+            who drew them; see `episodes`. Defaults to None: there are none.
 
     Raises:
-        ValueError: If there is not exactly one name for each class, or two classes share a name.
+        ValueError: If there is not exactly one name for each class, two classes share a name, or
+            there is not exactly one group for each row.
     """
 
     def __init__(
@@ -49,6 +53,7 @@ class ClassDataset:
         image_format: ImageFormat | None = None,
         source: Mapping[str, Any] | None = None,
         fingerprint: Callable[[], str] | None = None,
+        groups: Sequence[np.ndarray] | None = None,
     ) -> None:
         if len(class_names) != len(rows) or len(set(class_names)) != len(class_names):
             raise ValueError(
@@ -62,6 +67,9 @@ class ClassDataset:
         self.image_format = image_format
         self.source = dict(source or {})
         self.fingerprint = fingerprint
+        self.groups = None if groups is None else [np.asarray(g, str) for g in groups]
+        if self.groups is not None and [*map(len, self.groups)] != [*map(len, self.rows)]:
+            raise ValueError("Each row of each class needs one group.")
 
     @classmethod
     def from_arrays(
@@ -72,6 +80,7 @@ class ClassDataset:
         image_format: ImageFormat | None = None,
         source: Mapping[str, Any] | None = None,
         fingerprint: Callable[[], str] | None = None,
+        groups: Any = None,
     ) -> ClassDataset:
         """Groups arrays by label.
 
@@ -84,6 +93,7 @@ class ClassDataset:
             image_format: ImageFormat or None. See the class. Defaults to None.
             source: mapping or None. See the class. Defaults to None.
             fingerprint: function or None. See the class. Defaults to None.
+            groups: array `[N]` of text, or None. The group of each example. Defaults to None.
 
         Returns:
             A data set with the classes that have examples, in the order of their labels.
@@ -125,17 +135,21 @@ class ClassDataset:
                 f"got {y.min()} to {y.max()}."
             )
         order = np.argsort(y, kind="stable")
+        if groups is not None and len(groups) != len(y):
+            raise ValueError(f"Each of the {len(y)} examples needs one group; got {len(groups)}.")
         labels, counts = np.unique(y, return_counts=True)
+        starts = np.cumsum(counts)[:-1]
         with tf.device("CPU"):
             store = tf.constant(x)
         return cls(
             [str(k) if class_names is None else class_names[k] for k in labels],
-            np.split(order, np.cumsum(counts)[:-1]),
+            np.split(order, starts),
             functools.partial(_rows_of, store),  # It pickles, unlike a function within this one.
             x.shape[1:],
             image_format,
             source,
             fingerprint,
+            None if groups is None else np.split(np.asarray(groups, str)[order], starts),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -167,6 +181,7 @@ class ClassDataset:
             ValueError: If a class is not in this data set.
         """
         position = {name: i for i, name in enumerate(self.class_names)}
+        groups = self.groups
         unknown = [name for name in class_names if name not in position]
         if unknown:
             raise ValueError(f"No such classes here: {unknown[:5]}.")
@@ -178,21 +193,25 @@ class ClassDataset:
             self.image_format,
             {**self.source, **source},
             self.fingerprint,
+            groups and [groups[position[name]] for name in class_names],
         )
 
-    def drop_small_classes(self, n_examples: int) -> ClassDataset:
+    def drop_small_classes(self, n_examples: int, groups: Groups = None) -> ClassDataset:
         """Makes a data set of only the classes with enough examples.
 
         Args:
             n_examples: int. The smallest number of examples of a class to keep.
+            groups: sequence of str, or None. Only examples of these groups count. Defaults to
+                None: all count.
+
+        Raises:
+            ValueError: If there are no such groups.
         """
-        return self.subset(
-            [
-                name
-                for name, rows in zip(self.class_names, self.rows, strict=True)
-                if len(rows) >= n_examples
-            ]
-        )
+        counted = self.rows
+        if groups is not None:
+            counted = rows_of_groups(self.rows, self.groups, groups)
+        sizes = zip(self.class_names, counted, strict=True)
+        return self.subset([name for name, rows in sizes if len(rows) >= n_examples])
 
     def episodes(
         self,
@@ -205,6 +224,8 @@ class ClassDataset:
         shard: tuple[int, int] = (0, 1),
         *,
         augment: Any = None,
+        support_groups: Groups = None,
+        query_groups: Groups = None,
     ) -> tf.data.Dataset:
         """Makes an endless data set of meta-batches of episodes, for `fit`.
 
@@ -228,6 +249,10 @@ class ClassDataset:
                 `[2]`). One for all images, or `{"support": …, "query": …}`, of which one may be
                 left out. Each image is changed by itself, as (seed, index) say. Defaults to None:
                 nothing is changed.
+            support_groups: sequence of str, or None. The groups from which the support examples
+                come. Defaults to None: all but `query_groups`, or any if that is None, too.
+            query_groups: sequence of str, or None. The groups from which the queries come.
+                Defaults to None: all but `support_groups`, or any if that is None, too.
 
         Returns:
             A data set of `(inputs, query_y)` with `support_x` `[T, n_way·n_shot, *x]` float32,
@@ -239,8 +264,8 @@ class ClassDataset:
 
         Raises:
             ValueError: If there are too few classes, a class has too few examples, or a size, the
-                seed, the start or the shard is invalid; or if `augment` has no seed, changes the
-                shape of images, or takes pixels out of [0, 1].
+                seed, the start, the shard or a group is invalid; or if `augment` has no seed,
+                changes the shape of images, or takes pixels out of [0, 1].
         """
         sizes = {
             "n_way": check_size("n_way", n_way, minimum=2),
@@ -248,9 +273,11 @@ class ClassDataset:
             "n_query": check_size("n_query", n_query),
         }
         ways, shots, queries = (high for _, high in sizes.values())
-        self._check_enough(ways, shots, queries)
+        parts = self._rows_of_parts(shots, queries, support_groups, query_groups)
+        self._check_enough(ways, *parts)
         is_ranged = any(low != high for low, high in sizes.values())
-        describe = EpisodeDescriber(self.rows, ways, shots, queries).describe
+        rows_of_parts = [rows for _, rows, _ in parts]
+        describe = EpisodeDescriber(ways, shots, queries, rows_of_parts).describe
         augmentations = image_augmentations(augment, self.example_shape)
         data = episode_pipeline(
             functools.partial(with_seeds, describe) if augmentations else describe,
@@ -297,23 +324,38 @@ class ClassDataset:
             x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
         return x
 
-    def _check_enough(self, ways: int, shots: int, queries: int) -> None:
+    def _rows_of_parts(
+        self, shots: int, queries: int, support_groups: Groups, query_groups: Groups
+    ) -> list[tuple[str, list[np.ndarray], int]]:
+        """Returns what is drawn separately: its name, the rows of each class, how many of them."""
+        if support_groups is None and query_groups is None:
+            return [("n_shot + n_query", self.rows, shots + queries)]
+        support, query = check_groups(self.groups, support_groups, query_groups)
+        return [
+            ("n_shot", rows_of_groups(self.rows, self.groups, support), shots),
+            ("n_query", rows_of_groups(self.rows, self.groups, query), queries),
+        ]
+
+    def _check_enough(self, ways: int, *parts: tuple[str, list[np.ndarray], int]) -> None:
         if len(self) < ways:
             raise ValueError(
                 f"n_way={ways} needs at least {ways} classes, but this data set has {len(self)}. "
                 "Lower n_way or add classes."
             )
-        small = [
-            f"{name!r} has {len(rows)}"
-            for name, rows in zip(self.class_names, self.rows, strict=True)
-            if len(rows) < shots + queries
-        ]
-        if small:
-            raise ValueError(
-                f"n_shot + n_query = {shots + queries} examples are needed in each class, but "
-                f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
-                f"n_shot or n_query, or use .drop_small_classes({shots + queries})."
-            )
+        for option, rows_of_classes, needed in parts:
+            small = [
+                f"{name!r} has {len(rows)}"
+                for name, rows in zip(self.class_names, rows_of_classes, strict=True)
+                if len(rows) < needed
+            ]
+            if small:
+                of_groups = "" if len(parts) == 1 else " of the chosen groups"
+                groups = "" if len(parts) == 1 else ", groups"
+                raise ValueError(
+                    f"{option} = {needed} examples{of_groups} are needed in each class, but "
+                    f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
+                    f"{option.replace('+', 'or')}, or use .drop_small_classes({needed}{groups})."
+                )
 
 
 def _rows_of(store: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

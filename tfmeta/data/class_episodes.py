@@ -18,20 +18,21 @@ class EpisodeDescriber:
     """Draws the rows of an episode's support set and query set, without reading an example.
 
     Args:
-        rows: sequence of int arrays. The rows of each class.
         ways: int. The most classes of an episode.
         shots: int. The most support examples per class.
         queries: int. The most queries per class.
+        rows: sequence of sequences of int arrays. The rows of each class, from which support
+            examples and queries are drawn together; or those of support examples and those of
+            queries.
     """
 
-    def __init__(self, rows: Sequence[np.ndarray], ways: int, shots: int, queries: int) -> None:
-        self._ways, self._shots, self._queries = ways, shots, queries
-        counts = np.array([len(r) for r in rows])
-        self._n_classes, self._largest = len(rows), int(counts.max())
-        with tf.device("CPU"):
-            self._class_sizes = tf.constant(counts, tf.int32)
-            self._class_starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
-            self._rows = tf.constant(np.concatenate(rows))
+    def __init__(
+        self, ways: int, shots: int, queries: int, rows: Sequence[Sequence[np.ndarray]]
+    ) -> None:
+        self._ways, self._shots = ways, shots
+        sizes = (shots + queries,) if len(rows) == 1 else (shots, queries)
+        self._pools = [_Pool(part, n) for part, n in zip(rows, sizes, strict=True)]
+        self._n_classes = len(rows[0])
 
     def describe(self, random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> tuple[Part, Part]:
         """Draws one episode.
@@ -45,22 +46,13 @@ class EpisodeDescriber:
             The support set and the query set.
         """
         classes = tf.math.top_k(random.bits([self._n_classes]), self._ways).indices
-        rows = self._draw_rows(random, classes)
+        rows = tf.concat([pool.draw(random, classes) for pool in self._pools], axis=1)
         is_in_way = tf.range(self._ways) < size["n_way"]
         support_rows, query_rows = rows[:, : self._shots], rows[:, self._shots :]
         return (
             self._shuffled_part(random, support_rows, is_in_way, size["n_shot"]),
             self._shuffled_part(random, query_rows, is_in_way, size["n_query"]),
         )
-
-    def _draw_rows(self, random: EpisodeRandom, classes: tf.Tensor) -> tf.Tensor:
-        """Draws different rows of each class `[ways, shots + queries]`."""
-        bits = random.bits([self._ways, self._largest])
-        exists = tf.range(self._largest) < tf.gather(self._class_sizes, classes)[:, None]
-        n_examples = self._shots + self._queries
-        picks = tf.math.top_k(tf.where(exists, bits, tf.int32.min), n_examples).indices
-        positions = tf.gather(self._class_starts, classes)[:, None] + tf.cast(picks, tf.int64)
-        return tf.gather(self._rows, positions)
 
     def _shuffled_part(
         self, random: EpisodeRandom, rows: tf.Tensor, is_in_way: tf.Tensor, n_used: tf.Tensor
@@ -76,3 +68,23 @@ class EpisodeDescriber:
             "y": tf.where(mask, tf.gather(labels, order), 0),
             "mask": tf.cast(mask, tf.float32),
         }
+
+
+class _Pool:
+    """The rows of each class, from which some are drawn."""
+
+    def __init__(self, rows: Sequence[np.ndarray], n_drawn: int) -> None:
+        counts = np.array([len(r) for r in rows])
+        self._largest, self._n_drawn = int(counts.max()), n_drawn
+        with tf.device("CPU"):
+            self._class_sizes = tf.constant(counts, tf.int32)
+            self._class_starts = tf.constant(np.cumsum(counts) - counts, tf.int64)
+            self._rows = tf.constant(np.concatenate(rows))
+
+    def draw(self, random: EpisodeRandom, classes: tf.Tensor) -> tf.Tensor:
+        """Draws different rows of each class `[ways, n_drawn]`."""
+        bits = random.bits([classes.shape[0], self._largest])
+        exists = tf.range(self._largest) < tf.gather(self._class_sizes, classes)[:, None]
+        picks = tf.math.top_k(tf.where(exists, bits, tf.int32.min), self._n_drawn).indices
+        positions = tf.gather(self._class_starts, classes)[:, None] + tf.cast(picks, tf.int64)
+        return tf.gather(self._rows, positions)

@@ -98,6 +98,20 @@ NAMED: dict[str, Source] = {
             has_data_dir=True,
         ),
         Source("glyphs", "named", f"{_SOURCES}.glyphs:glyphs", has_data_dir=True),
+        Source(
+            "emoji",
+            "named",
+            f"{_SOURCES}.emoji:emoji",
+            ("image_size", "manual_dir"),
+            has_data_dir=True,
+        ),
+        Source(
+            "icons",
+            "named",
+            f"{_SOURCES}.icons:icons",
+            ("image_size", "manual_dir"),
+            has_data_dir=True,
+        ),
         Source("digits", "named", f"{_SOURCES}.digits:digits"),
         Source(
             "mini_imagenet", "named", f"{_SOURCES}.mini_imagenet:mini_imagenet", has_data_dir=True

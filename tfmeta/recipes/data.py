@@ -46,6 +46,22 @@ class Glyphs(Named):
     name: Literal["glyphs"]
 
 
+class Emoji(Named):
+    """Emoji of nine vendors, in colour, from npm packages that you install; see the guide."""
+
+    name: Literal["emoji"]
+    image_size: ImageSize = None
+    """The size to resize images to. 64×64 if it is left out."""
+
+
+class Icons(Named):
+    """Icons of 64 families, in grey, from npm packages that you install; see the guide."""
+
+    name: Literal["icons"]
+    image_size: ImageSize = None
+    """The size to resize images to. 28×28 if it is left out."""
+
+
 class Digits(Named):
     """The handwritten digits of scikit-learn."""
 
@@ -151,6 +167,8 @@ class Linear(Named):
 NAMED_DATA: dict[str, type[Named]] = {
     "omniglot": Omniglot,
     "glyphs": Glyphs,
+    "emoji": Emoji,
+    "icons": Icons,
     "digits": Digits,
     "mini_imagenet": MiniImagenet,
     "cifar_fs": CifarFS,
@@ -187,6 +205,8 @@ def _tag(value: Any) -> str:
 ClassData: TypeAlias = Annotated[
     Annotated[Omniglot, Tag("omniglot")]
     | Annotated[Glyphs, Tag("glyphs")]
+    | Annotated[Emoji, Tag("emoji")]
+    | Annotated[Icons, Tag("icons")]
     | Annotated[Digits, Tag("digits")]
     | Annotated[MiniImagenet, Tag("mini_imagenet")]
     | Annotated[CifarFS, Tag("cifar_fs")]

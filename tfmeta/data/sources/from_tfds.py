@@ -81,9 +81,27 @@ def class_names_in(builder: Any, split: str) -> list[str]:
         Names of classes, in the order of their labels.
     """
     names = builder.info.features["label"].names
-    batches = _examples(builder, split, label=True).batch(1024).as_numpy_iterator()
-    labels = np.concatenate([batch["label"] for batch in batches])
+    labels = read_feature(builder, [split], "label")
     return [names[label] for label in np.unique(labels) if label >= 0]
+
+
+def read_feature(builder: Any, splits: Sequence[str], name: str) -> np.ndarray:
+    """Reads one feature of all examples.
+
+    Args:
+        builder: tfds.core.DatasetBuilder. A data set.
+        splits: sequence of str. The data set's own splits to read.
+        name: str. A feature that is a number or a class.
+
+    Returns:
+        An array `[N]`, in stored order.
+    """
+    batches = [
+        batch[name]
+        for split in splits
+        for batch in _examples(builder, split, **{name: True}).batch(1024).as_numpy_iterator()
+    ]
+    return np.concatenate(batches)
 
 
 def read_classes(
