@@ -12,7 +12,8 @@ import tensorflow as tf
 from tfmeta import tensorflow_internals
 from tfmeta.data.augmentation import ImageAugmentation, image_augmentations, with_seeds
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
-from tfmeta.data.groups import Groups, check_groups, rows_of_groups
+from tfmeta.data.episode_parts import check_enough, parts_of_episodes
+from tfmeta.data.groups import Groups, rows_of_groups
 from tfmeta.data.images import ImageFormat
 from tfmeta.data.pipeline import Size, check_size, episode_pipeline
 
@@ -273,10 +274,12 @@ class ClassDataset:
             "n_query": check_size("n_query", n_query),
         }
         ways, shots, queries = (high for _, high in sizes.values())
-        parts = self._rows_of_parts(shots, queries, support_groups, query_groups)
-        self._check_enough(ways, *parts)
+        parts = parts_of_episodes(
+            self.rows, self.groups, shots, queries, support_groups, query_groups
+        )
+        check_enough(self.class_names, ways, parts)
         is_ranged = any(low != high for low, high in sizes.values())
-        rows_of_parts = [rows for _, rows, _ in parts]
+        rows_of_parts = [part.rows for part in parts]
         describe = EpisodeDescriber(ways, shots, queries, rows_of_parts).describe
         augmentations = image_augmentations(augment, self.example_shape)
         data = episode_pipeline(
@@ -323,39 +326,6 @@ class ClassDataset:
         if is_ranged:
             x *= tf.reshape(part["mask"], [*rows.shape, *([1] * len(self.example_shape))])
         return x
-
-    def _rows_of_parts(
-        self, shots: int, queries: int, support_groups: Groups, query_groups: Groups
-    ) -> list[tuple[str, list[np.ndarray], int]]:
-        """Returns what is drawn separately: its name, the rows of each class, how many of them."""
-        if support_groups is None and query_groups is None:
-            return [("n_shot + n_query", self.rows, shots + queries)]
-        support, query = check_groups(self.groups, support_groups, query_groups)
-        return [
-            ("n_shot", rows_of_groups(self.rows, self.groups, support), shots),
-            ("n_query", rows_of_groups(self.rows, self.groups, query), queries),
-        ]
-
-    def _check_enough(self, ways: int, *parts: tuple[str, list[np.ndarray], int]) -> None:
-        if len(self) < ways:
-            raise ValueError(
-                f"n_way={ways} needs at least {ways} classes, but this data set has {len(self)}. "
-                "Lower n_way or add classes."
-            )
-        for option, rows_of_classes, needed in parts:
-            small = [
-                f"{name!r} has {len(rows)}"
-                for name, rows in zip(self.class_names, rows_of_classes, strict=True)
-                if len(rows) < needed
-            ]
-            if small:
-                of_groups = "" if len(parts) == 1 else " of the chosen groups"
-                groups = "" if len(parts) == 1 else ", groups"
-                raise ValueError(
-                    f"{option} = {needed} examples{of_groups} are needed in each class, but "
-                    f"{len(small)} of {len(self)} have fewer: {', '.join(small[:3])}. Lower "
-                    f"{option.replace('+', 'or')}, or use .drop_small_classes({needed}{groups})."
-                )
 
 
 def _rows_of(store: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
