@@ -635,6 +635,8 @@ NETWORK_FUNCTIONS = {
     **network_makers.NETWORKS,
     "relation_encoder": tfmeta.backbones.relation_encoder,
 }
+# Recipes have no keys for these yet.
+NOT_IN_RECIPES = ("augment", "support_groups", "query_groups")
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
         f"network {name}": (
@@ -648,7 +650,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
         f"learner {name}": (
             model,
             learners.BY_NAME[name],
-            ("network", "encoder", "head", "relation_module"),
+            ("network", "encoder", "head", "relation_module", "augment"),
         )
         for name, model in LEARNERS.items()
     },
@@ -660,7 +662,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
         f"data {name}": (
             model,
             resolve_name(names.NAMED[name].loader),
-            ("split", "data_dir"),
+            ("split", "data_dir", "manual_dir"),
         )
         for name, model in data_options.NAMED_DATA.items()
     },
@@ -674,7 +676,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
     "episodes of classes": (
         data_options.ClassEpisodes,
         ClassDataset.episodes,
-        ("self", "seed", "start", "shard"),
+        ("self", "seed", "start", "shard", *NOT_IN_RECIPES),
     ),
     "episodes of tasks": (
         data_options.RegressionEpisodes,

@@ -72,6 +72,13 @@ def test_a_subset_in_another_order_keeps_its_names(embedded):
         np.testing.assert_allclose(found, features[name], rtol=1e-5, atol=1e-6)
 
 
+def test_groups_are_kept(embedded):
+    x, y = np.zeros((6, 6, 6, 3), "float32"), np.array([0, 1, 0, 1, 0, 1])
+    grouped = tfmeta.data.ClassDataset.from_arrays(x, y, groups=[*"aabbcc"])
+    features = embedded(grouped)
+    assert [[*groups] for groups in features.groups] == [[*"abc"], [*"abc"]]
+
+
 def test_every_kind_of_learner_takes_the_episodes(embedded):
     data = embedded()
     episodes = data.episodes(n_way=2, n_shot=1, n_query=2, meta_batch_size=2)

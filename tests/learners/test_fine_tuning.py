@@ -138,13 +138,13 @@ def test_the_most_accurate_step_size_is_chosen(capsys):
         n_way=3, n_shot=2, n_query=3, meta_batch_size=2, seed=0
     )
     layer = keras.layers.RandomTranslation(0.1, 0.1, fill_mode="constant")
-    learner = tfmeta.FineTuning(image_encoder(), steps=5, augment=layer)
-    rates = [0.0, 1e-3, 0.3, 30.0]
+    learner = tfmeta.FineTuning(image_encoder(), steps=2, augment=layer)
+    rates = [0.0, 0.3]
     best = learner.with_best_learning_rate(episodes, rates, n_batches=3, verbose=True)
     printed = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()]
     measured = []
     for rate in rates:
-        other = tfmeta.FineTuning(learner.encoder, steps=5, learning_rate=rate, augment=layer)
+        other = tfmeta.FineTuning(learner.encoder, steps=2, learning_rate=rate, augment=layer)
         measured.append(tfmeta.evaluate(other, episodes, n_episodes=6).mean)
     np.testing.assert_allclose(printed, measured, atol=1e-4)
     assert max(measured) > min(measured)

@@ -88,6 +88,7 @@ def embed(
         source.class_names,
         source={**source.source, "encoder": encoder.name},
         fingerprint=digest.__str__,
+        groups=None if source.groups is None else np.concatenate(source.groups),
     )
 
 
