@@ -526,9 +526,9 @@ def test_random_requests_in_one_process(n_requests, n_warmup, servables):
     answered = sum(n for (_, is_answered), n in outcomes.items() if is_answered)
     assert 0.25 < answered / n_requests < 0.75
     assert outcomes[(), True] > 0.15 * n_requests
-    # Alone, each kind of change did its harm.
-    for kind in fuzz.changes:
-        assert outcomes[(kind,), False] >= n_requests // 400, (kind, outcomes)
+    # Alone, each kind of change did its harm; among few requests, a rare kind may be missing.
+    harmless = [k for k in fuzz.changes if outcomes[(k,), False] < max(1, n_requests // 400)]
+    assert len(harmless) <= (1 if n_requests < 2_000 else 0), (harmless, outcomes)
 
 
 def resident_bytes(pid: int) -> int:
