@@ -338,7 +338,8 @@ def test_an_image_that_claims_to_be_huge_takes_no_time_and_memory(what, servable
     with in_time(worker, 20), pytest.raises(InvalidArgument, match=r"images must have .* pixels"):
         worker.run("predict_images", {"images": images})
     assert time.monotonic() - start < 2
-    assert peak_bytes(worker.pid) - before < 2**24
+    # The first call of a signature takes some, 20 MB and more; the image would take far more.
+    assert peak_bytes(worker.pid) - before < 2**26
 
 
 @pytest.mark.parametrize("kind", GOOD_FILES)
