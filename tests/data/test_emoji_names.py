@@ -1,6 +1,7 @@
 """Which emoji are classes, and which drawings are theirs."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_up_packages import write_package
@@ -37,9 +38,9 @@ def hub(tmp_path: Path) -> IconSet:
     return IconSet(tmp_path, HUB)
 
 
-def drawings(hub: IconSet, name: str, icons: list[str], **options: object) -> dict[str, str]:
+def drawings(hub: IconSet, name: str, icons: list[str], **options: Any) -> dict[str, str]:
     """The drawings that a further set has, by emoji."""
-    write_package(hub.folder, name, "1", dict.fromkeys(icons, "<g/>"), **options)  # type: ignore[arg-type]
+    write_package(hub.folder, name, "1", dict.fromkeys(icons, "<g/>"), **options)
     found = drawings_of(list_emoji(hub), {HUB: hub, name: IconSet(hub.folder, name)})
     return {emoji.name: names[name] for emoji, names in found.items() if name in names}
 
