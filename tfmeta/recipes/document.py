@@ -27,6 +27,8 @@ EXAMPLES: dict[str, Any] = {
     "width": 84,
     "image_format": {"height": 84, "width": 84},
     "image_size": [84, 84],
+    "resize_to": 112,
+    "trainable": False,
     "n_episodes": 600,
     "epochs": 20,
     "steps_per_epoch": 500,
@@ -50,6 +52,8 @@ EXAMPLES: dict[str, Any] = {
         },
     ],
 }
+# Keys that are needed with some values of others. Their defaults say nothing to a reader.
+NEEDED_AT_TIMES = {"steps_per_epoch", "optimizer"}
 NETWORKS_OF_YOUR_OWN: dict[str, type[Options]] = {
     "my_module:make_network": NetworkFunction,
     "./my_network.keras": SavedNetwork,
@@ -255,7 +259,9 @@ def example(model: type[Options], name: str | None = None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {} if name is None else {"name": name}
     for key, field in model.model_fields.items():
-        if key != "name" and (field.is_required() or field.default in (None, ())):
+        if key in NEEDED_AT_TIMES or (
+            key != "name" and (field.is_required() or field.default in (None, ()))
+        ):
             values[key] = EXAMPLES[key]
         elif key != "name":
             values[key] = list(d) if isinstance(d := field.default, tuple) else d
@@ -286,7 +292,7 @@ def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
     for key, field in model.model_fields.items():
         if key == "name" and not issubclass(model, schema.Recipe):
             continue
-        if field.is_required():
+        if field.is_required() or key in NEEDED_AT_TIMES:
             default = "required"
         elif inherited is not None and (field.default is None or key in sizes):
             default = inherited if key != "inner_steps" or key in sizes else "null"
