@@ -4,6 +4,7 @@ import copy
 import hashlib
 import inspect
 import json
+import os
 import random
 import subprocess
 import sys
@@ -635,8 +636,6 @@ NETWORK_FUNCTIONS = {
     **network_makers.NETWORKS,
     "relation_encoder": tfmeta.backbones.relation_encoder,
 }
-# Recipes have no keys for these yet.
-NOT_IN_RECIPES = ("augment", "support_groups", "query_groups")
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
         f"network {name}": (
@@ -662,7 +661,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
         f"data {name}": (
             model,
             resolve_name(names.NAMED[name].loader),
-            ("split", "data_dir", "manual_dir"),
+            ("split", "data_dir"),
         )
         for name, model in data_options.NAMED_DATA.items()
     },
@@ -676,7 +675,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
     "episodes of classes": (
         data_options.ClassEpisodes,
         ClassDataset.episodes,
-        ("self", "seed", "start", "shard", *NOT_IN_RECIPES),
+        ("self", "seed", "start", "shard"),
     ),
     "episodes of tasks": (
         data_options.RegressionEpisodes,
@@ -687,14 +686,14 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
 
 
 def simplified(hint: Any) -> Any:
-    """A type without what YAML does not know: all sequences are lists, a literal its values."""
+    """A type as YAML knows it: all sequences are lists, paths text, and a literal its values."""
     if hint is Any or hint is inspect.Parameter.empty:
         return Any
     origin, arguments = get_origin(hint), [a for a in get_args(hint) if a is not Ellipsis]
     if origin is Literal:
         return frozenset(arguments)
     if origin in (Union, types.UnionType):
-        return frozenset(simplified(a) for a in arguments)
+        return frozenset(simplified(a) for a in arguments if get_origin(a) is not os.PathLike)
     if origin is not None and issubclass(origin, Sequence):
         return ("list", frozenset(simplified(a) for a in arguments))
     return "ImageFormat" if inspect.isclass(hint) and hint.__name__ == "ImageFormat" else hint
