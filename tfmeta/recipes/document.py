@@ -32,6 +32,8 @@ EXAMPLES: dict[str, Any] = {
     "augment": None,
     "support_groups": None,
     "query_groups": None,
+    "resize_to": 112,
+    "trainable": False,
     "n_episodes": 600,
     "epochs": 20,
     "steps_per_epoch": 500,
@@ -55,6 +57,8 @@ EXAMPLES: dict[str, Any] = {
         },
     ],
 }
+# Keys that are needed with some values of others. Their defaults say nothing to a reader.
+NEEDED_AT_TIMES = {"steps_per_epoch", "optimizer"}
 NETWORKS_OF_YOUR_OWN: dict[str, type[Options]] = {
     "my_module:make_network": NetworkFunction,
     "./my_network.keras": SavedNetwork,
@@ -261,7 +265,9 @@ def example(model: type[Options], name: str | None = None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {} if name is None else {"name": name}
     for key, field in model.model_fields.items():
-        if key != "name" and (field.is_required() or field.default in (None, ())):
+        if key in NEEDED_AT_TIMES or (
+            key != "name" and (field.is_required() or field.default in (None, ()))
+        ):
             values[key] = EXAMPLES[key]
         elif key != "name":
             values[key] = list(d) if isinstance(d := field.default, tuple) else d
@@ -294,7 +300,7 @@ def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
     for key, field in model.model_fields.items():
         if key == "name" and not issubclass(model, schema.Recipe):
             continue
-        if field.is_required():
+        if field.is_required() or key in NEEDED_AT_TIMES:
             default = "required"
         elif inherited and key not in own and (field.default is None or key in sizes):
             default = inherited if key != "inner_steps" or key in sizes else "null"

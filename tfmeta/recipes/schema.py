@@ -87,10 +87,10 @@ class Training(Options):
     """Number of epochs. After each one the learner is validated and saved. With 0, nothing is
     trained: the learner is tested with the weights that its network has, such as those of
     `efficientnet_lite0`."""
-    steps_per_epoch: Epochs = 100
-    """Meta-batches per epoch."""
+    steps_per_epoch: Epochs = 1
+    """Meta-batches per epoch. Not required if `epochs` is 0."""
     optimizer: KerasObject = "adam"
-    """The outer optimizer, as Keras serialises it."""
+    """The outer optimizer, as Keras serialises it. Not required if `epochs` is 0."""
     seed: Seed = 0
     """Seed of the initial weights and of the episodes."""
     callbacks: Callbacks = ()
@@ -99,6 +99,13 @@ class Training(Options):
         "float32"
     )
     """The precision in which the base network computes, as a Keras dtype policy."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        missing = [k for k in ("steps_per_epoch", "optimizer") if k not in self.model_fields_set]
+        if self.epochs and missing:
+            raise refusal(f"missing {missing}.")
+        return self
 
 
 # === Validation and test: the episodes' options that differ, and how many episodes ===
