@@ -98,6 +98,7 @@ CODE = {"module": "os", "class_name": "system", "config": {"command": "true"}}
         (DENSE, "unknown layer 'Dense'; expected one of"),
         ({"class_name": "Lambda", "config": {"function": "print"}}, "unknown layer 'Lambda'; "),
         ("AugMix", "unknown layer 'AugMix'; "),
+        ({"query": ["RandomFlip", "Dense"]}, "query: unknown layer 'Dense'; "),
         ("MixUp", "unknown layer 'MixUp'; "),
         ("my_module:layer", "unknown layer 'my_module:layer'; "),
         (CODE, "unknown layer 'system'; "),

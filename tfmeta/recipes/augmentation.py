@@ -58,39 +58,44 @@ def _check_augment(value: Any) -> Any:
     if isinstance(value, Mapping) and "class_name" not in value:
         if not value or not set(value) <= set(PARTS):
             raise refusal(f"must be {EXPECTED}; got {shown(value)}.")
-        return {part: _checked_layers(layers) for part, layers in value.items()}
+        return {part: _checked_layers(layers, f"{part}: ") for part, layers in value.items()}
     return _checked_layers(value)
 
 
-def _checked_layers(value: Any) -> Any:
-    """Checks a layer, or a list of at least one."""
+def _checked_layers(value: Any, where: str = "") -> Any:
+    """Checks a layer, or a list of at least one. `where` begins what is told of a layer."""
     if not isinstance(value, list | tuple):
-        _check_layer(value)
+        _check_layer(value, where)
         return value
     if not value:
         raise refusal(f"must be {EXPECTED}; got an empty list.")
     for layer in value:
-        _check_layer(layer)
+        _check_layer(layer, where)
     return list(value)
 
 
-def _check_layer(value: Any) -> None:
+def _check_layer(value: Any, where: str) -> None:
     given = {"class_name": value} if isinstance(value, str) else value
     if not isinstance(given, Mapping) or "class_name" not in given:
         raise refusal(f"must be {EXPECTED}; got {shown(value)}.")
     name, config = given["class_name"], given.get("config", {})
     if name not in LAYERS:
-        raise refusal(f"unknown layer {shown(name)}; {hint(name, LAYERS)}")
+        advice = hint(name, LAYERS)
+        if not advice.startswith("did you mean"):
+            advice = f"expected one of {', '.join(LAYERS)}."
+        raise refusal(f"{where}unknown layer {shown(name)}; {advice}")
     if others := sorted(given.keys() - {"class_name", "config"}):
-        raise refusal(f"{name}: a layer has class_name and config; got {shown(others)}, too.")
+        raise refusal(
+            f"{where}{name}: a layer has class_name and config; got {shown(others)}, too."
+        )
     if not isinstance(config, Mapping):
-        raise refusal(f"{name}: config must be a mapping; got {shown(config)}.")
+        raise refusal(f"{where}{name}: config must be a mapping; got {shown(config)}.")
     for key, option in config.items():
         if _has_mapping(option):
             # Keras would make an object of it.
             raise refusal(
-                f"{name}: {key[:100]} must be a number, text, true, false, null or a list of "
-                f"these; got {shown(option)}."
+                f"{where}{name}: {key[:100]} must be a number, text, true, false, null or a list "
+                f"of these; got {shown(option)}."
             )
 
 
