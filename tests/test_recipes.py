@@ -634,6 +634,7 @@ def test_a_number_in_exponent_notation_is_a_number(tmp_path: Path) -> None:
 NETWORK_FUNCTIONS = {
     **network_makers.NETWORKS,
     "relation_encoder": tfmeta.backbones.relation_encoder,
+    "efficientnet_lite0": tfmeta.backbones.pretrained,
 }
 # Recipes have no keys for these yet.
 NOT_IN_RECIPES = ("augment", "support_groups", "query_groups")

@@ -107,6 +107,8 @@ def measured(folder: Path) -> str:
 
 def _recipe_line(recipe: Recipe) -> str:
     iterations = recipe.training.epochs * recipe.training.steps_per_epoch
+    if not iterations:
+        return f"- Recipe: [{RECIPE}]({RECIPE}). Nothing is trained."
     size = recipe.episodes.meta_batch_size
     tasks = f"{size} task{'s' if size != 1 else ''}"
     return f"- Recipe: [{RECIPE}]({RECIPE}), {iterations:,} iterations of {tasks}."

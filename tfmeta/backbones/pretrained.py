@@ -45,9 +45,10 @@ def pretrained(
             three times. Defaults to (224, 224, 3).
         resize_to: int or None. Height and width to which images are resized in the network.
             Defaults to None: they keep their size, which must be at least 32×32.
-        trainable: bool. Whether training changes the weights. To train a part, set `trainable` of
-            single layers afterwards. Batch norm of layers that are not trainable uses the moving
-            averages of ImageNet, in each mode of a learner. Defaults to False.
+        trainable: bool. Whether training changes the weights. Batch norm stays frozen, and uses the
+            moving averages of ImageNet in each mode of a learner, because the few images of an
+            episode have other statistics. To train other layers, set their `trainable`
+            afterwards. Defaults to False.
 
     Returns:
         A functional model from `[N, height, width, channels]` images in [0, 1], as
@@ -71,4 +72,7 @@ def pretrained(
     network = make(input_shape, resize_to=resize_to)
     load(network)
     network.trainable = trainable
+    for layer in network.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.trainable = False
     return network

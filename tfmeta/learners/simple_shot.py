@@ -76,7 +76,9 @@ class SimpleShot(FeatureHead):
 
     # === The mean of the base classes ===
 
-    def set_feature_mean(self, data: ClassDataset | Any, *, batch_size: int = 256) -> None:
+    def set_feature_mean(
+        self, data: ClassDataset | Any, *, batch_size: int = 32, verbose: int = 0
+    ) -> None:
         """Sets `feature_mean` to the mean feature of the base classes' examples.
 
         Every example counts once, as in the paper. With batch norm in another mode than
@@ -85,7 +87,8 @@ class SimpleShot(FeatureHead):
         Args:
             data: ClassDataset, array `[N, *x]` of floats, or None. The examples; None sets the mean
                 to zero.
-            batch_size: int ≥ 1. How many examples are embedded at once. Defaults to 256.
+            batch_size: int ≥ 1. How many examples are embedded at once. Defaults to 32.
+            verbose: int. 0 for silence, 1 for Keras's progress bar. Defaults to 0.
 
         Raises:
             ValueError: If there are no examples, they have another shape than the encoder takes, or
@@ -119,11 +122,18 @@ class SimpleShot(FeatureHead):
             )
         if not self.built:
             self.build({"support_x": (None, None, *shape)})
+
+        def embedded(examples: tf.Tensor) -> tf.Tensor:
+            features, _ = self.support_features(examples, None, training=False)
+            return tf.cast(flat(features), tf.float64)
+
+        embedded = tf.function(embedded).get_concrete_function(tf.TensorSpec([None, *shape]))
         order = np.random.default_rng(0).permutation(rows)
+        bar = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="example")
         total = np.zeros(self.feature_mean.shape)
         for batch in np.split(order, range(batch_size, len(order), batch_size)):
-            features, _ = self.support_features(fetch(tf.constant(batch)), None, training=False)
-            total += np.asarray(flat(features), np.float64).sum(axis=0)
+            total += embedded(tf.cast(fetch(tf.constant(batch)), tf.float32)).numpy().sum(axis=0)
+            bar.add(len(batch))
         mean = total / len(rows)
         if not np.isfinite(mean).all():
             raise ValueError("The mean feature is not finite: look for NaN in the examples.")

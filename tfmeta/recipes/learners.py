@@ -242,7 +242,8 @@ class RidgeHead(Named):
 class SimpleShot(Named):
     """Compares queries with each class's mean of L2-normalised features.
 
-    The mean feature of the base classes stays zero; `learner.set_feature_mean` sets it afterwards.
+    With `epochs: 0`, the mean feature of the base classes is that of the training classes. With
+    training, it stays zero, and `learner.set_feature_mean` sets it afterwards.
     """
 
     name: Literal["simple_shot"]

@@ -19,9 +19,22 @@ from tfmeta.files import sha256_of
 from tfmeta.recipes.networks import FUNCTION, SavedNetwork, kind_of
 from tfmeta.recipes.options import Named
 
+
+def _efficientnet_lite0(
+    n_outputs: int | None, input_shape: tuple[int, ...], **options: Any
+) -> keras.Model:
+    if n_outputs is not None:
+        raise ValueError(
+            "efficientnet_lite0 is an encoder, but this learner needs a network with outputs for "
+            "the classes: choose conv4, or a learner that takes an encoder, such as simple_shot."
+        )
+    return backbones.pretrained("efficientnet_lite0", input_shape=input_shape, **options)
+
+
 # Makes a network of the number of outputs (None for features), the example shape and options.
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "conv4": backbones.conv4,
+    "efficientnet_lite0": _efficientnet_lite0,
     "film_conv4": backbones.film_conv4,
     "linear": backbones.linear,
     "mlp": backbones.mlp,

@@ -17,7 +17,9 @@ from tfmeta.recipes.options import (
     Expected,
     Filters,
     FiltersOrNone,
+    Flag,
     Named,
+    OptionalPixels,
     Text,
     Widths,
     absolute,
@@ -86,6 +88,19 @@ class RelationEncoder(Named):
     """Channels of each block."""
 
 
+class EfficientNetLite0(Named):
+    """An encoder with the weights of ImageNet, for the learners that take an encoder.
+
+    It needs the extra `tfmeta[encoders]`.
+    """
+
+    name: Literal["efficientnet_lite0"]
+    resize_to: OptionalPixels = None
+    """Height and width to which it resizes images. They keep their size if it is null."""
+    trainable: Flag = False
+    """Whether training changes its weights. Batch norm stays frozen."""
+
+
 class NetworkFunction(Named):
     """Your own network: `module:function`, a function that returns a Keras model.
 
@@ -145,6 +160,7 @@ class SavedNetwork(Named):
 
 NETWORKS: dict[str, type[Named]] = {
     "conv4": Conv4,
+    "efficientnet_lite0": EfficientNetLite0,
     "film_conv4": FiLMConv4,
     "linear": Linear,
     "mlp": MLP,
@@ -178,6 +194,7 @@ def _check(value: Any) -> Any:
 
 Network: TypeAlias = Annotated[
     Annotated[Conv4, Tag("conv4")]
+    | Annotated[EfficientNetLite0, Tag("efficientnet_lite0")]
     | Annotated[FiLMConv4, Tag("film_conv4")]
     | Annotated[Linear, Tag("linear")]
     | Annotated[MLP, Tag("mlp")]

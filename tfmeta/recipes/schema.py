@@ -26,6 +26,7 @@ from tfmeta.recipes.options import (
     BatchNorm,
     Episodes,
     Epochs,
+    EpochsOrNone,
     Expected,
     KerasObject,
     OptionalSteps,
@@ -80,11 +81,13 @@ Callbacks = Annotated[
 class Training(Options):
     """How `fit` runs."""
 
-    epochs: Epochs
-    """Number of epochs. After each one the learner is validated and saved."""
-    steps_per_epoch: Epochs
+    epochs: EpochsOrNone
+    """Number of epochs. After each one the learner is validated and saved. With 0, nothing is
+    trained: the learner is tested with the weights that its network has, such as those of
+    `efficientnet_lite0`."""
+    steps_per_epoch: Epochs = 100
     """Meta-batches per epoch."""
-    optimizer: KerasObject
+    optimizer: KerasObject = "adam"
     """The outer optimizer, as Keras serialises it."""
     seed: Seed = 0
     """Seed of the initial weights and of the episodes."""

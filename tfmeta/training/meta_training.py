@@ -11,17 +11,20 @@ import yaml
 
 from tfmeta import plots, signals
 from tfmeta.files import write_text
-from tfmeta.learners import MetaLearner
+from tfmeta.learners import MetaLearner, SimpleShot
 from tfmeta.recipes import Recipe
 from tfmeta.recipes.plan import Plan, make_callbacks, prepare
 from tfmeta.report import Report
-from tfmeta.training.details import data_line, machine, versions, write_details
+from tfmeta.training import checkpoint
+from tfmeta.training.checkpoint import Progress
+from tfmeta.training.details import data_facts, data_line, machine, versions, write_details
 from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.measuring import measure
 from tfmeta.training.restored_callbacks import RestoredCallbacks, fixed_learning_rate
 from tfmeta.training.resuming import describe, resume
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
+    BEST,
     DETAILS,
     EPISODES,
     EVALUATION,
@@ -78,13 +81,18 @@ def train(
 
 def _train(plan: Plan, folder: Path) -> Report:
     """Trains what is left of a run, and tests its best learner."""
-    _fit(plan, folder)
-    history = read_history(folder)
-    plots.learning_curve(history, folder / LEARNING_CURVE)
+    seconds = None
+    if plan.recipe.training.epochs:
+        _fit(plan, folder)
+        history = read_history(folder)
+        plots.learning_curve(history, folder / LEARNING_CURVE)
+        seconds = sum(row["seconds"] for row in history)
+    else:
+        _keep_as_made(plan, folder)
     learner = load_learner(folder)
     report = dataclasses.replace(
         measure(learner, plan.tests),
-        training_seconds=sum(row["seconds"] for row in history),
+        training_seconds=seconds,
         n_parameters=learner.count_params(),
         machine=machine(),
         versions=versions(),
@@ -101,9 +109,7 @@ def _fit(plan: Plan, folder: Path) -> None:
     if progress.position > (0, 0):
         print(f"Resuming {folder} after {progress.text(training.epochs)}.")
     is_finished = progress.stopped or progress.epoch >= training.epochs
-    if not (folder / RECIPE).exists():
-        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
-        write_text(folder / RECIPE, text)
+    _write_recipe(recipe, folder)
     if not is_finished or not (folder / DETAILS).exists():
         write_details(folder, plan, progress)
     if is_finished:
@@ -138,6 +144,24 @@ def _fit(plan: Plan, folder: Path) -> None:
         except ValueError as error:
             where = f"epoch {saver.progress.epoch + 1}, after {saver.step} of its steps"
             raise ValueError(f"In {where}: {error} {describe(folder)}") from error
+
+
+def _keep_as_made(plan: Plan, folder: Path) -> None:
+    """Writes the learner of a recipe that trains nothing: each time anew, so nothing resumes."""
+    learner, progress = plan.learner, Progress(plan.recipe.to_dict(), data_facts(plan))
+    _write_recipe(plan.recipe, folder)
+    write_details(folder, plan, progress)
+    print(data_line(plan), flush=True)
+    if isinstance(learner, SimpleShot):
+        print("Computing the mean feature of the training classes.", flush=True)
+        learner.set_feature_mean(plan.train.source, verbose=1 if os.isatty(1) else 0)
+    checkpoint.save_best(learner, folder / BEST, progress)
+
+
+def _write_recipe(recipe: Recipe, folder: Path) -> None:
+    if not (folder / RECIPE).exists():
+        text = yaml.safe_dump(recipe.to_dict(), sort_keys=False, allow_unicode=True)
+        write_text(folder / RECIPE, text)
 
 
 def _draw(plan: Plan, learner: MetaLearner, report: Report, folder: Path) -> None:
