@@ -14,7 +14,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +25,11 @@ import tfmeta
 from tfmeta.data import ClassDataset, ImageFormat
 
 WAYS, SHOTS, QUERIES = 12, 3, 5
+# Height and width as read from the files, and to which the network resizes them.
+SIZES = (
+    *((32, 128), (64, None), (64, 128), (64, 224)),
+    *((96, None), (128, None), (128, 224)),
+)
 STORED = 128  # The height and width of the PNG files, as emoji are stored.
 
 
@@ -96,45 +100,42 @@ class Benchmark:
 
     def sizes(self) -> None:
         """Image sizes, as read from the files and as the encoder sees them."""
-        for size, resize_to in ((32, 128), (64, None), (64, 128), (96, None), (128, None)):
+        for size, resize_to in SIZES:
             features = self.features(size, resize_to)
-            name = f"RidgeHead, read at {size}" + (f", resized to {resize_to}" * bool(resize_to))
+            name = f"RidgeHead, read at {size}" + (f", resized to {resize_to}" if resize_to else "")
             self.show(name, tfmeta.RidgeHead(identity(features)), features)
-        features = self.features(STORED, 224)
-        name = f"RidgeHead, read at {STORED}, resized to 224"
-        self.show(name, tfmeta.RidgeHead(identity(features)), features)
 
     def augmentation(self) -> None:
-        """More support examples for a frozen encoder: each image and changed copies of it."""
-        draws = min(50, self.options.draws)
+        """More support examples for a frozen encoder: each image and a changed copy of it."""
+        draws = min(self.options.draws, 50)
         encoder = pretrained(STORED)
         photos = self.photos(STORED)
-        options = {"meta_batch_size": 1, "seed": 1}
-        plain = photos.episodes(WAYS, SHOTS, QUERIES, **options)
-        changed = photos.episodes(
-            WAYS, SHOTS, QUERIES, **options, augment={"support": augmentation()}
-        )
-        learners = {
-            copies: {n: h(identity(encoder.output_shape[1:])) for n, h in SOME_HEADS.items()}
-            for copies in (0, 1)
+
+        def episodes(**options: Any) -> Any:
+            return photos.episodes(WAYS, SHOTS, QUERIES, 1, seed=1, **options).take(draws)
+
+        changed = episodes(augment={"support": augmentation()})
+        embedded = []
+        for (inputs, y), (others, _) in zip(episodes(), changed, strict=True):
+            images = [inputs["support_x"][0], others["support_x"][0], inputs["query_x"][0]]
+            features = [encoder.predict_on_batch(x) for x in images]
+            embedded.append((*features, inputs["support_y"][0], y[0]))
+        support, copies, queries, support_y, query_y = map(np.stack, zip(*embedded, strict=True))
+        more = {
+            "each image": (support, support_y),
+            "a changed copy of each image": (copies, support_y),
+            "both": (
+                np.concatenate([support, copies], axis=1),
+                np.concatenate([support_y, support_y], axis=1),
+            ),
         }
-        right: dict[tuple[str, int], list[float]] = {}
-        for (inputs, y), (others, _), _ in zip(plain, changed, range(draws), strict=False):
-            first, second, queries = (
-                encoder.predict(x[0], verbose=0)
-                for x in (inputs["support_x"], others["support_x"], inputs["query_x"])
-            )
-            labels = inputs["support_y"][0].numpy()
-            for copies, heads in learners.items():
-                x = np.concatenate([first, second][: copies + 1])
-                for name, learner in heads.items():
-                    adapted = learner.adapt(x, np.tile(labels, copies + 1))
-                    logits = adapted.predict(queries, verbose=0)
-                    accuracy = np.mean(logits.argmax(axis=-1) == y[0].numpy())
-                    right.setdefault((name, copies), []).append(accuracy)
-        for (name, copies), values in right.items():
-            interval = 1.96 * np.std(values, ddof=1) / np.sqrt(draws)
-            row(f"{name}, {copies} changed copies", np.mean(values), interval, draws)
+        for head in (tfmeta.SimpleShot, tfmeta.RidgeHead, tfmeta.LogisticHead):
+            for name, (x, y) in more.items():
+                inputs = {"support_x": x, "support_y": y, "query_x": queries}
+                data = tf.data.Dataset.from_tensor_slices((inputs, query_y)).batch(5)
+                learner = head(identity(encoder.output_shape[1:]))
+                result = tfmeta.evaluate(learner, data, n_episodes=draws)
+                row(f"{head.__name__}, {name}", result.mean, result.ci95, draws)
 
     def fine_tuning(self) -> None:
         """The last layers of the encoder, tuned to each task, beside the same without tuning."""
@@ -217,13 +218,6 @@ class Benchmark:
                 subprocess.run(command, check=True, capture_output=True)
                 seconds.append(time.perf_counter() - began)
             print(f"{name}: median {np.median(seconds):.2f} s of {np.round(seconds, 2)}")
-
-
-SOME_HEADS: dict[str, Callable[..., Any]] = {
-    "SimpleShot": tfmeta.SimpleShot,
-    "RidgeHead": tfmeta.RidgeHead,
-    "LogisticHead": tfmeta.LogisticHead,
-}
 
 
 def pretrained(size: int, resize_to: int | None = None) -> keras.Model:
