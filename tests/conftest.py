@@ -145,6 +145,26 @@ def omniglot_dir() -> Path:
     pytest.skip(f"needs the real Omniglot: {message}")
 
 
+def built_dir(name: str) -> Path:
+    """Returns a directory of TensorFlow Datasets in which a data set is built; else skips."""
+    folder = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
+    if not (folder / name).is_dir():
+        pytest.skip(f"needs the data set {name}, which is built from npm packages: not in {folder}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def emoji_dir() -> Path:
+    """A directory of TensorFlow Datasets that has the emoji."""
+    return built_dir("emoji")
+
+
+@pytest.fixture(scope="session")
+def icons_dir() -> Path:
+    """A directory of TensorFlow Datasets that has the icons."""
+    return built_dir("icons")
+
+
 @pytest.fixture(scope="session")
 def glyphs_dir(pytestconfig: pytest.Config) -> Path:
     """A directory of TensorFlow Datasets with the glyphs.

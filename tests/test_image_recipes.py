@@ -3,7 +3,9 @@
 They were not trained here: these tests show that nothing but the data, and time, is missing.
 """
 
+import importlib.util
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,24 @@ import pytest
 import yaml
 
 from tfmeta import training
+from tfmeta.backbones.efficientnet_lite0_weights import PACKAGE
 from tfmeta.cli import main
 from tfmeta.recipes import Recipe
 from tfmeta.recipes.learners import InnerSteps
 from tfmeta.recipes.plan import make_learner
 
 MODELS = Path(__file__).resolve().parents[1] / "models"
-SOURCES = ("mini_imagenet", "cifar_fs")
-NAMES = sorted(p.name for p in MODELS.iterdir() if any(source in p.name for source in SOURCES))
+SOURCES = ("mini_imagenet", "cifar_fs", "oxford_flowers102", "caltech_birds2011")
+RECIPES = {path.parent.name: Recipe.load(path) for path in sorted(MODELS.glob("*/recipe.yaml"))}
+NAMES = [name for name, recipe in RECIPES.items() if recipe.data.name in SOURCES]
+ENCODER = "efficientnet_lite0"
+needs_weights = pytest.mark.skipif(
+    importlib.util.find_spec(PACKAGE) is None, reason=f"{PACKAGE} is not installed"
+)
+
+
+def is_photographs(recipe: Recipe) -> bool:
+    return recipe.data.name in ("oxford_flowers102", "caltech_birds2011")
 
 
 # At full size, one recipe of each source; the others with narrow networks.
@@ -29,12 +41,17 @@ AT_FULL_SIZE = ("maml_cifar_fs_5w1s", "prototypical_network_mini_imagenet_5w1s")
 def tiny(recipe: Recipe) -> dict[str, Any]:
     """The recipe with two steps, few and small episodes and, for most, a narrow network."""
     content = recipe.to_dict()
-    if recipe.name not in AT_FULL_SIZE:
+    if recipe.network.name == ENCODER:
+        content["network"].pop("resize_to", None)
+    elif recipe.name not in AT_FULL_SIZE:
         content["network"]["filters"] = 8
+    if is_photographs(recipe):
+        content["data"]["image_size"] = [32, 32]
     content["episodes"].update(n_way=min(recipe.episodes.n_way, 6), n_query=1, meta_batch_size=1)
-    content["training"].update(epochs=1, steps_per_epoch=2)
-    content["validation"].update(meta_batch_size=1, n_episodes=1)
-    content["evaluation"].update(meta_batch_size=1, n_episodes=2, also=[])
+    if recipe.training.epochs:
+        content["training"].update(epochs=1, steps_per_epoch=2)
+    content["validation"].update(meta_batch_size=1, n_query=1, n_episodes=1)
+    content["evaluation"].update(meta_batch_size=1, n_query=1, n_episodes=2, also=[])
     if isinstance(recipe.learner, InnerSteps):
         content["learner"].update(inner_steps=1, test_inner_steps=1)
         content["evaluation"].update(inner_steps=1)
@@ -42,25 +59,71 @@ def tiny(recipe: Recipe) -> dict[str, Any]:
 
 
 def test_there_are_recipes_of_each_source() -> None:
-    assert {Recipe.load(MODELS / name).data.name for name in NAMES} == set(SOURCES)
+    assert {RECIPES[name].data.name for name in NAMES} == set(SOURCES)
+
+
+@pytest.fixture(scope="module")
+def photographs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory of TensorFlow Datasets with tiny flowers and birds, of their builders' features.
+
+    Each class has two images for training and one for the test, of different sizes: the class in
+    red, and noise in the others.
+    """
+    import tensorflow_datasets as tfds
+
+    folder = tmp_path_factory.mktemp("tfds")
+    rng = np.random.default_rng(0)
+
+    def examples(builder: Any, numbers: range) -> Iterator[tuple[str, dict[str, Any]]]:
+        known = set(builder.info.features)
+        for label in range(builder.info.features["label"].num_classes):
+            for i in numbers:
+                image = rng.integers(0, 256, (34 + i, 40, 3), dtype=np.uint8)
+                image[..., 0] = label
+                file = f"{label}_{i}.jpg"
+                example = {"image": image, "label": label, "file_name": file}
+                example |= {"image/filename": file, "label_name": str(label)}
+                example["bbox"] = tfds.features.BBox(0.0, 0.0, 1.0, 1.0)
+                example["segmentation_mask"] = image[..., :1]
+                yield file, {name: example[name] for name in known}
+
+    def splits(builder: Any, manager: Any) -> dict[str, Any]:
+        return {"train": examples(builder, range(2)), "test": examples(builder, range(2, 3))}
+
+    for name in ("oxford_flowers102", "caltech_birds2011"):
+        builder = tfds.builder(name, data_dir=folder)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(type(builder), "_split_generators", splits)
+            config = tfds.download.DownloadConfig(try_download_gcs=False)
+            builder.download_and_prepare(download_config=config)
+    return folder
 
 
 # By default, `test_recipes.py` makes the learners of some of them.
 @pytest.mark.large
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=needs_weights if RECIPES[name].network.name == ENCODER else [])
+        for name in NAMES
+    ],
+)
 def test_the_recipe_trains_and_tests(
     name: str,
     mini_imagenet_dir: Path,
     cifar100_dir: Path,
+    photographs_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # TensorFlow has long started here.
     monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)
-    recipe = Recipe.load(MODELS / name)
+    recipe = RECIPES[name]
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump(tiny(recipe)))
-    is_cifar = recipe.data.name == "cifar_fs"
-    data_dir = cifar100_dir if is_cifar else mini_imagenet_dir
+    data_dir, size = {
+        "cifar_fs": (cifar100_dir, 32),
+        "mini_imagenet": (mini_imagenet_dir, 84),
+    }.get(recipe.data.name, (photographs_dir, 32))
     run = tmp_path / "run"
     command = ["train", str(tmp_path / "tiny.yaml"), "--output", str(run)]
     assert main([*command, "--data-dir", str(data_dir), "--debug"]) == 0
@@ -72,19 +135,25 @@ def test_the_recipe_trains_and_tests(
     assert ("by_inner_step" in evaluation) == isinstance(recipe.learner, InnerSteps)
     assert (run / "episodes.png").is_file()
 
-    shape = (32, 32, 3) if is_cifar else (84, 84, 3)
-    untrained = make_learner(Recipe.load(run), shape)
+    untrained = make_learner(Recipe.load(run), (size, size, 3))
     trained = training.load_learner(run)
     assert type(trained) is type(untrained)
+    if recipe.training.epochs == 0:
+        # The mean of the training classes alone is new.
+        for a, b in zip(untrained.encoder.weights, trained.encoder.weights, strict=True):
+            np.testing.assert_array_equal(a, b)
+        assert np.any(trained.feature_mean)
+        assert not np.any(untrained.feature_mean)
+        return
     before, after = (
         np.concatenate([np.ravel(v) for v in x.trainable_variables]) for x in (untrained, trained)
     )
     assert np.isfinite(after).all()
     assert not np.array_equal(before, after)
-
-    modes = {setting.batch_norm for setting in recipe.evaluation.also} - {None}
-    assert modes
-    assert {trained.with_batch_norm(mode).batch_norm for mode in modes} == modes
+    if recipe.network.name != ENCODER:  # Its batch norm is frozen.
+        modes = {setting.batch_norm for setting in recipe.evaluation.also} - {None}
+        assert modes
+        assert {trained.with_batch_norm(mode).batch_norm for mode in modes} == modes
 
 
 @pytest.mark.parametrize(

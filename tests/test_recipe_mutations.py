@@ -42,7 +42,12 @@ WAVES: dict[str, Any] = {
 CLASSES: dict[str, Any] = {
     **WAVES,
     "data": {"name": "./", "image_format": {"height": 8, "width": 8, "channels": 1}},
-    "episodes": {"n_way": [2, 3], "n_shot": 1, "n_query": 3},
+    "episodes": {
+        "n_way": [2, 3],
+        "n_shot": 1,
+        "n_query": 3,
+        "augment": {"support": ["RandomFlip"], "query": {"class_name": "RandomFlip"}},
+    },
     "network": {"name": "conv4", "filters": 4},
     "learner": {
         "name": "maml",

@@ -34,6 +34,18 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+NOTHING_TRAINED: dict[str, Any] = {
+    **CONTENT,
+    "data": {"name": "digits"},
+    "episodes": {"n_way": 2, "n_shot": 2, "n_query": 3, "meta_batch_size": 2},
+    "network": {"name": "mlp", "hidden_units": [4]},
+    "learner": {"name": "simple_shot"},
+    "training": {"epochs": 0, "seed": 3},
+    "validation": {"n_episodes": 2},
+    "evaluation": {"n_episodes": 4},
+}
+
+
 # === What a run leaves ===
 
 
@@ -373,3 +385,34 @@ def test_more_epochs_are_another_recipe(run: Path) -> None:
     with pytest.raises(ValueError, match="another recipe"):
         training.train(more, run)
     assert yaml.safe_load((run / "recipe.yaml").read_text())["training"]["epochs"] == 4
+
+
+# === Runs that train nothing ===
+
+
+def test_a_run_of_no_epochs_tests_the_network_as_it_is(tmp_path: Path) -> None:
+    recipe = recipe_of(NOTHING_TRAINED)
+    report = training.train(recipe, tmp_path / "run")
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {".lock", "recipe.yaml", "run.json", "best.keras", "evaluation.json"}
+    assert report.training_seconds is None
+    prepared = plan.prepare(recipe)
+    learner = training.load_learner(tmp_path / "run")
+    for ours, theirs in zip(prepared.learner.encoder.weights, learner.encoder.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    again = training.train(recipe, tmp_path / "run")
+    assert (
+        again.own.mean
+        == report.own.mean
+        == pytest.approx(evaluate(learner, prepared.tests[0].episodes(), 4).mean)
+    )
+
+
+def test_simple_shot_has_the_mean_feature_of_the_training_classes(tmp_path: Path) -> None:
+    recipe = recipe_of(NOTHING_TRAINED)
+    training.train(recipe, tmp_path)
+    learner, source = training.load_learner(tmp_path), plan.prepare(recipe).train.source
+    examples = source.fetch(np.concatenate(source.rows))
+    expected = learner.encoder(examples).numpy().mean(axis=0)
+    np.testing.assert_allclose(learner.feature_mean, expected, rtol=1e-4, atol=1e-6)
+    assert np.any(expected)

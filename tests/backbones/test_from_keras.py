@@ -129,20 +129,33 @@ def test_the_model_is_frozen_unless_it_is_to_be_trained():
 @pytest.mark.skipif(
     importlib.util.find_spec("keras_hub") is None, reason="KerasHub is not installed"
 )
-def test_a_backbone_of_keras_hub():
+@pytest.mark.parametrize("family", ["ResNet", "ViT", "DINOV2"])
+def test_a_backbone_of_keras_hub(family):
     import keras_hub
 
-    model = keras_hub.models.ResNetBackbone(
-        input_conv_filters=[8],
-        input_conv_kernel_sizes=[7],
-        stackwise_num_filters=[8, 16],
-        stackwise_num_blocks=[1, 1],
-        stackwise_num_strides=[1, 2],
-        block_type="basic_block",
-    )
-    encoder = from_keras(model, preprocess=lambda x: x / 127.5 - 1, input_shape=(32, 32, 1))
+    shape, sizes = (32, 32, 3), {"num_layers": 1, "num_heads": 2, "hidden_dim": 8}
+    if family == "ResNet":  # It does not tell the size of its images.
+        model = keras_hub.models.ResNetBackbone(
+            input_conv_filters=[64],
+            input_conv_kernel_sizes=[7],
+            stackwise_num_filters=[64, 16],
+            stackwise_num_blocks=[1, 1],
+            stackwise_num_strides=[1, 2],
+            block_type="basic_block",
+        )
+    elif family == "ViT":
+        model = keras_hub.models.ViTBackbone(shape, 8, mlp_dim=16, **sizes)
+    else:
+        model = keras_hub.models.DINOV2Backbone(
+            8, intermediate_dim=16, image_shape=shape, position_embedding_shape=shape, **sizes
+        )
+    converter = keras_hub.layers.ImageConverter(scale=1 / 127.5, offset=-1)
+    pooling = "mean" if family == "ResNet" else "first"
+    encoder = from_keras(model, preprocess=converter, pooling=pooling, input_shape=(32, 32, 1))
     grey = RNG.random((3, 32, 32, 1)).astype(np.float32)
-    expected = np.mean(model(np.repeat(grey * 2 - 1, 3, axis=-1)), axis=(1, 2))
+    rgb = np.repeat(grey * 2 - 1, 3, axis=-1)
+    features = np.asarray(model({"images": rgb} if family == "DINOV2" else rgb))
+    expected = features.mean(axis=(1, 2)) if pooling == "mean" else features[:, 0]
     np.testing.assert_allclose(encoder(grey), expected, rtol=1e-3, atol=1e-5)
 
 

@@ -235,6 +235,8 @@ class Unseeded(layers.Layer):
         (layers.RandomBrightness(0.2), r"has value_range=\(0, 255\): make it with value_range=\(0"),
         (keras.Sequential([layers.RandomContrast(0.2)]), r"random_contrast.* has value_range=\(0,"),
         (layers.Conv2D(1, 3, padding="same"), "must have no weights; conv2d.* has some"),
+        (layers.RandomHue(0.2, (0, 1)), r"of the shape \(12, 12, 1\); random_hue.* cannot"),
+        (layers.RandomFlip(data_format="channels_first"), "has data_format=.channels_first"),
         (layers.MixUp(), "mixes images of different classes"),
         (keras.Sequential([FLIP, layers.CutMix()]), "mixes images of different cl"),
         ("flip", "must be a Keras layer, a function of images, or .* got 'flip'"),

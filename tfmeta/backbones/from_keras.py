@@ -31,10 +31,10 @@ def from_keras(
         model: keras.Model. A functional model of RGB images, without a classifier: of
             `keras.applications`, one with `include_top=False`.
         preprocess: function or None. Takes RGB images from 0 to 255 and returns what the model was
-            trained on: `keras.applications.resnet50.preprocess_input`, for example, or a layer. It
-            is called on a symbolic tensor, so it must use `keras.ops`. None says that the model
-            takes images from 0 to 255, as EfficientNet, ConvNeXt and MobileNetV3 of
-            `keras.applications` do.
+            trained on: `keras.applications.resnet50.preprocess_input`, for example, or a layer,
+            such as KerasHub's `ImageConverter`. It is called on a symbolic tensor, so it must use
+            `keras.ops`. None says that the model takes images from 0 to 255, as EfficientNet,
+            ConvNeXt and MobileNetV3 of `keras.applications` do.
         input_shape: (height, width, channels) or None. Shape of one image. Defaults to None: the
             model's own, which it must then tell.
         pooling: str. What becomes of a feature map `[N, height, width, features]` or of tokens

@@ -65,11 +65,16 @@ class ImageAugmentation:
         self._name = getattr(augment, "name", None) or getattr(augment, "__name__", repr(augment))
         self._seed_states: list[keras.Variable] = []
         self._takes_seed = False
-        if isinstance(augment, keras.Layer):
-            self._prepare_layer(augment)
-        else:
-            self._takes_seed = "seed" in _parameters(augment)
-        self._function = self._checked()
+        try:
+            if isinstance(augment, keras.Layer):
+                self._prepare_layer(augment)
+            else:
+                self._takes_seed = "seed" in _parameters(augment)
+            self._function = self._checked()
+        except tf.errors.OpError as error:  # For example, a change of colours of grey images.
+            raise ValueError(
+                f"augment must change images of the shape {shape}; {self._name} cannot."
+            ) from error
 
     @tf.autograph.experimental.do_not_convert
     def __call__(self, images: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
@@ -132,6 +137,11 @@ class ImageAugmentation:
                 raise ValueError(
                     f"Pixels are from 0 to 1, but {layer.name} has value_range="
                     f"{tuple(value_range)}: make it with value_range=(0, 1)."
+                )
+            if getattr(layer, "data_format", None) == "channels_first":
+                raise ValueError(
+                    f"Images are [height, width, channels], but {layer.name} has "
+                    'data_format="channels_first": make it with "channels_last".'
                 )
         if not augment.built:
             augment(tf.zeros([1, *self.shape]), training=True)

@@ -69,9 +69,10 @@ def check_enough(class_names: Sequence[str], n_way: int, parts: Sequence[Episode
         ]
         if small:
             of_groups = "" if len(parts) == 1 else " of the chosen groups"
+            more = "" if len(parts) == 1 else " or choose more groups"
             groups = "" if len(parts) == 1 else ", groups"
             raise ValueError(
                 f"{option} = {needed} examples{of_groups} are needed in each class, but "
                 f"{len(small)} of {len(class_names)} have fewer: {', '.join(small[:3])}. Lower "
-                f"{option.replace('+', 'or')}, or use .drop_small_classes({needed}{groups})."
+                f"{option.replace('+', 'or')}{more}, or use .drop_small_classes({needed}{groups})."
             )

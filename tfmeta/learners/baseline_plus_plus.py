@@ -21,20 +21,23 @@ class BaselinePlusPlus(FeatureHead):
 
     Deviations from the paper:
 
-    - Each step takes the whole support set, not a random batch of 4. So the result depends neither
-      on a seed nor on the order of the examples.
+    - Each step takes the whole support set. The authors' code goes through it 100 times in random
+      batches of 4, which for 25 examples are 700 steps. So the result depends neither on a seed nor
+      on the order of the examples.
     - A class's vector starts at the mean of its L2-normalised features, not at random.
-    - The vectors' lengths do not count in the cosines. The authors' code has a learned factor for
-      each class.
+    - The vectors' lengths do not count in the cosines. The authors' code multiplies each class's
+      cosine by a factor that it fits with the vectors.
     - There the encoder is trained by ordinary classification of the base classes, not in episodes.
       Here `fit` trains it in episodes, through all steps; or bring such an encoder.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
-        learning_rate: float > 0. Step size of the gradient descent, with the paper's momentum and
-            dampening of 0.9 and weight decay of 0.001. Defaults to 0.01, as in the paper.
-        steps: int ≥ 0. How many steps. Defaults to 100, as in the paper.
-        scale: float > 0. The factor of the cosines. Defaults to 2, as in the authors' code.
+        learning_rate: float > 0. Step size of the gradient descent, whose momentum and dampening
+            are 0.9 and whose weight decay is 0.001. Defaults to 0.01. All four are those of the
+            authors' code.
+        steps: int ≥ 0. How many steps. Defaults to 100, the number of passes in the authors' code.
+        scale: float > 0. The factor of the cosines. Defaults to 2, as in the authors' code for up
+            to 200 classes; for more, it takes 10.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
@@ -44,7 +47,8 @@ class BaselinePlusPlus(FeatureHead):
         Chen, Liu, Kira, Wang, Huang (2019), A Closer Look at Few-shot Classification,
         https://arxiv.org/abs/1904.04232. Section 3.2: s_k = cos(f(x), w_k), and
         p(y = k | x) = softmax_k(s_k), with a constant factor; the w_k are trained on the support
-        set, with the encoder fixed.
+        set, with the encoder fixed. The authors' code is
+        https://github.com/wyharveychen/CloserLookFewShot.
 
     Example:
 

@@ -26,7 +26,7 @@ class CosinePrototypicalNetwork(FeatureHead):
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
         initial_scale: float > 0. The scale τ at the start of training. Defaults to 10, as in the
-            paper.
+            authors' code.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype

@@ -50,13 +50,16 @@ class FineTuning(CosinePrototypicalNetwork):
     Weights that are frozen (`layer.trainable = False`) stay as they are. To tune a part of the
     encoder, freeze the rest. A task's state holds the tuned weights, so it is as large as these.
 
-    Deviations from the paper's code: all images are augmented, not nine of ten. Its augmentation,
-    random shifts of up to an eighth and changed colours, is close to the layers in the example.
+    Deviations from the authors' code: the images are augmented in all steps, not in nine of ten.
+    Its augmentation shifts each image by up to an eighth, changes its brightness, saturation and
+    contrast, and in every second step mirrors all images. The example's layers are two of these.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
-        learning_rate: float ≥ 0. Adam's step size. Defaults to 0.001.
-        steps: int ≥ 0. How many steps a task takes. Defaults to 50, as in the paper.
+        learning_rate: float ≥ 0. Adam's step size. Defaults to 0.001, one of the candidates of
+            `with_best_learning_rate`: no single value is right for all data.
+        steps: int ≥ 0. How many steps a task takes. Defaults to 50, as in the authors' code. Its
+            documentation takes 100 for Meta-Dataset.
         augment: keras.Layer or None. Augments each support image, as in `ClassDataset.episodes`.
             The random numbers depend on the step and on the image's place in the support set. None
             tunes on the images as they are. Defaults to None.
@@ -72,8 +75,9 @@ class FineTuning(CosinePrototypicalNetwork):
 
     Reference:
         Hu, Li, Stühmer, Kim, Hospedales (2022), Pushing the Limits of Simple Pipelines for Few-Shot
-        Learning, https://arxiv.org/abs/2204.07305. Section 3.3 and Algorithm 1, with 50 steps of
-        Adam, and the step size from {0, 0.0001, 0.001, 0.01} by validation episodes.
+        Learning, https://arxiv.org/abs/2204.07305. Section 3.3 and Algorithm 1. Adam, with β₁ = 0.9
+        and β₂ = 0.999 and without weight decay, the classifier and the step sizes to choose from
+        are those of the authors' code, https://github.com/hushell/pmf_cvpr22.
 
     Example:
 
@@ -245,7 +249,7 @@ class FineTuning(CosinePrototypicalNetwork):
             episodes: tf.data.Dataset. Meta-batches, as `episodes(...)` of a source of data yields
                 them.
             learning_rates: iterable of floats ≥ 0. The candidates. Defaults to 0, 0.0001, 0.001 and
-                0.01, as in the paper.
+                0.01, as in the authors' code, which tries each on five episodes of a domain.
             n_batches: int ≥ 1. How many meta-batches each of them is tried on.
             verbose: bool. Whether to print the accuracies. Defaults to False.
 

@@ -25,13 +25,14 @@ class LogisticHead(FeatureHead):
     The encoder can be trained through the solution: its derivative is the implicit one, which is
     exact at the minimum, and costs no more than one step.
 
-    Deviation from the paper: there the encoder is trained by ordinary classification of the base
-    classes and distilled, not in episodes. Bring such an encoder.
+    Deviations from the paper and its code: there the encoder is trained by ordinary classification
+    of the base classes and distilled, not in episodes. Bring such an encoder. The authors' code
+    fits five augmented copies of each support image; here each image counts once.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
         inverse_regularization: float > 0. C, the weight of the examples' summed loss beside half
-            the sum of squared weights. Defaults to 1, as in the paper.
+            the sum of squared weights. Defaults to 1, scikit-learn's, as in the authors' code.
         newton_steps: int ≥ 1. How many steps. Six reach rounding with C = 1, and ten up to about
             C = 1,000. Defaults to 10.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
@@ -43,7 +44,7 @@ class LogisticHead(FeatureHead):
         Tian, Wang, Krishnan, Tenenbaum, Isola (2020), Rethinking Few-Shot Image Classification: A
         Good Embedding Is All You Need?, https://arxiv.org/abs/2003.11539. Section 3.3: the weights
         W and biases b of a task minimise the cross-entropy of f(x)/‖f(x)‖ W + b on the support set
-        plus a penalty of W's squares.
+        plus a penalty of W's squares. The authors' code is https://github.com/WangYueFt/rfs.
 
     Example:
 

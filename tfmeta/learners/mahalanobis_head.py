@@ -21,15 +21,19 @@ class MahalanobisHead(FeatureHead):
     examples the class has. No matrix of the size of the features is made: the covariances of S
     examples have a rank of at most 2S, and a task costs n_way · (2S)³.
 
-    Deviations from the paper: this is its head alone. Simple CNAPS also adapts the encoder to each
-    task, by FiLM layers whose parameters another network predicts from the support set. The
-    covariance of a single example is zero; the authors' code subtracts 1 in the divisor and treats
-    a single example differently.
+    Deviations from the paper and its code:
+
+    - This is the head alone. Simple CNAPS also adapts the encoder to each task, by FiLM layers
+      whose parameters another network predicts from the support set.
+    - The logits have the factor ½ of a Gaussian's log-density. The authors' code leaves it out,
+      which doubles the logits and changes no prediction.
+    - The covariance of a single example is zero. For a class of one example, the authors' code adds
+      half the variance across this example's features to every entry of Q_k.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
         regularization: float > 0. The multiple β of the identity. Its unit is that of squared
-            features. Defaults to 1, as in the paper.
+            features. Defaults to 1, as in the authors' code.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
@@ -40,7 +44,8 @@ class MahalanobisHead(FeatureHead):
         https://arxiv.org/abs/1912.03432. Equations (1) to (3): with the mean μ_k and the covariance
         Σ_k of class k, of n_k examples, and the covariance Σ of all examples,
         Q_k = λ_k Σ_k + (1 − λ_k) Σ + βI, λ_k = n_k / (n_k + 1), and the logits are
-        −½ (f(x) − μ_k)ᵀ Q_k⁻¹ (f(x) − μ_k).
+        −½ (f(x) − μ_k)ᵀ Q_k⁻¹ (f(x) − μ_k). Covariances are divided by the number of examples
+        less 1. The authors' code is https://github.com/peymanbateni/simple-cnaps.
 
     Example:
 

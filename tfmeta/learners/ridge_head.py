@@ -21,16 +21,25 @@ class RidgeHead(FeatureHead):
     The equations are solved for the support examples, not for the features (Woodbury's identity):
     a task costs S³, and the encoder is trained through the solution.
 
-    Deviations from the paper: λ is kept as its logarithm, so that it stays positive. Its bias β,
-    the same number in all logits, is left out: no softmax depends on it. The encoder is any; that
-    of the paper has four blocks with up to 512 filters and features of the last two.
+    Deviations from the paper and its code:
+
+    - λ is kept as its logarithm, so that it stays positive, and is learned. In the authors'
+      experiments it is fixed, and 50 times the number of support examples in the equations below:
+      the code divides features and labels by the square root of that number.
+    - The paper's bias β, the same number in all logits, is left out: no softmax depends on it. The
+      authors' code also appends a constant feature of 1, which gives each class a bias of its own;
+      here there is none.
+    - The encoder is any. The authors' has four blocks with up to 512 filters, and its features are
+      those of the last two.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.
-        initial_regularization: float > 0. λ at the start of training. Defaults to 1.
+        initial_regularization: float > 0. λ at the start of training, in the unit of squared
+            features. Defaults to 1, a choice of this library.
         initial_scale: float > 0. The scale α of the logits at the start of training. Regression to
             labels 0 and 1 gives small numbers, for which a softmax is nearly uniform. Defaults to
-            10.
+            10, as in the authors' experiments on Omniglot and CIFAR-FS; on miniImageNet they start
+            at 0.0001.
         batch_norm: str. How `BatchNormalization` layers normalise; see `tfmeta.MAML`. Defaults to
             `"transductive"`.
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
@@ -44,7 +53,7 @@ class RidgeHead(FeatureHead):
         Bertinetto, Henriques, Torr, Vedaldi (2019), Meta-Learning with Differentiable Closed-Form
         Solvers, https://arxiv.org/abs/1805.08136. Equations (4) to (6): with the features X of the
         support set and its one-hot labels Y, W = Xᵀ(X Xᵀ + λI)⁻¹Y, and the logits of queries with
-        features X' are α X'W + β.
+        features X' are α X'W + β. The authors' code is https://github.com/bertinetto/r2d2.
 
     Example:
 

@@ -28,8 +28,10 @@ class SimpleShot(FeatureHead):
     `fit` trains the encoder in episodes with a zero mean, and is refused once the mean is set: a
     trained encoder has other features, and the mean would no longer be theirs.
 
-    Deviation from the paper: there the encoder is trained by ordinary classification of the base
-    classes, not in episodes. Bring such an encoder, and do not call `fit`.
+    Deviations from the paper: there the encoder is trained by ordinary classification of the base
+    classes, not in episodes. Bring such an encoder, and do not call `fit`. The paper takes the
+    nearest mean and defines no probabilities; here they are a softmax of the negative squared
+    distances.
 
     Args:
         encoder: keras.Model. Any Keras 3 model from `[N, *x]` to features of any shape.

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias
 
 import pydantic
 from pydantic import BeforeValidator, Discriminator, Tag
 
 from tfmeta.data.names import resolve
+from tfmeta.recipes.augmentation import Augment
 from tfmeta.recipes.options import (
     Expected,
     Flag,
     FolderPath,
+    GroupNames,
     ImageSize,
     MetaBatchSize,
     Named,
+    OptionalFolderPath,
     Options,
     Pixels,
     Size,
@@ -49,17 +52,27 @@ class Glyphs(Named):
 class Emoji(Named):
     """Emoji of nine vendors, in colour, from npm packages that you install; see the guide."""
 
+    has_groups: ClassVar[bool] = True
+
     name: Literal["emoji"]
     image_size: ImageSize = None
     """The size to resize images to. 64×64 if it is left out."""
+    manual_dir: OptionalFolderPath = None
+    """The folder in which npm was run, for the first use: `downloads/manual` of the data's folder
+    if it is left out."""
 
 
 class Icons(Named):
     """Icons of 64 families, in grey, from npm packages that you install; see the guide."""
 
+    has_groups: ClassVar[bool] = True
+
     name: Literal["icons"]
     image_size: ImageSize = None
     """The size to resize images to. 28×28 if it is left out."""
+    manual_dir: OptionalFolderPath = None
+    """The folder in which npm was run, for the first use: `downloads/manual` of the data's folder
+    if it is left out."""
 
 
 class Digits(Named):
@@ -227,7 +240,7 @@ RegressionData: TypeAlias = Annotated[
 
 
 class ClassEpisodes(Options):
-    """The sizes of classification episodes."""
+    """The options of classification episodes."""
 
     n_way: Ways = 5
     """Classes per episode."""
@@ -237,6 +250,12 @@ class ClassEpisodes(Options):
     """Queries per class."""
     meta_batch_size: MetaBatchSize = 4
     """Episodes per meta-batch."""
+    augment: Augment = None
+    """Layers that change each image at random; those of meta-training are for it alone."""
+    support_groups: GroupNames = None
+    """Groups to draw support examples from; by default all but `query_groups`."""
+    query_groups: GroupNames = None
+    """Groups to draw queries from; by default all but `support_groups`."""
 
 
 class RegressionEpisodes(Options):

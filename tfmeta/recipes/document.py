@@ -16,6 +16,7 @@ from pydantic.fields import FieldInfo
 
 from tfmeta.files import write_text
 from tfmeta.recipes import data, schema
+from tfmeta.recipes.document_texts import AUGMENTATION_AND_GROUPS
 from tfmeta.recipes.inner_rules import INNER_RULES
 from tfmeta.recipes.learners import LEARNERS
 from tfmeta.recipes.networks import NETWORKS, NetworkFunction, SavedNetwork
@@ -27,6 +28,12 @@ EXAMPLES: dict[str, Any] = {
     "width": 84,
     "image_format": {"height": 84, "width": 84},
     "image_size": [84, 84],
+    "manual_dir": "./my_packages",
+    "augment": None,
+    "support_groups": None,
+    "query_groups": None,
+    "resize_to": 112,
+    "trainable": False,
     "n_episodes": 600,
     "epochs": 20,
     "steps_per_epoch": 500,
@@ -50,6 +57,8 @@ EXAMPLES: dict[str, Any] = {
         },
     ],
 }
+# Keys that are needed with some values of others. Their defaults say nothing to a reader.
+NEEDED_AT_TIMES = {"steps_per_epoch", "optimizer"}
 NETWORKS_OF_YOUR_OWN: dict[str, type[Options]] = {
     "my_module:make_network": NetworkFunction,
     "./my_network.keras": SavedNetwork,
@@ -222,6 +231,7 @@ def page() -> str:
         *_section("episodes", data.ClassEpisodes),
         "\nFor regression tasks:\n",
         *_section("episodes", data.RegressionEpisodes),
+        AUGMENTATION_AND_GROUPS,
         "\n## network\n",
         "The network gets as many outputs as the largest episode has classes, or one for "
         "regression. For a learner that takes an encoder, it outputs features instead.",
@@ -255,7 +265,9 @@ def example(model: type[Options], name: str | None = None) -> dict[str, Any]:
     """
     values: dict[str, Any] = {} if name is None else {"name": name}
     for key, field in model.model_fields.items():
-        if key != "name" and (field.is_required() or field.default in (None, ())):
+        if key in NEEDED_AT_TIMES or (
+            key != "name" and (field.is_required() or field.default in (None, ()))
+        ):
             values[key] = EXAMPLES[key]
         elif key != "name":
             values[key] = list(d) if isinstance(d := field.default, tuple) else d
@@ -283,12 +295,14 @@ def _section(
 def _rows(model: type[Options], inherited: str | None = None) -> list[str]:
     lines = ["| key | value | default | meaning |", "| --- | --- | --- | --- |"]
     sizes = data.ClassEpisodes.model_fields
+    # What a section defines anew, it does not inherit.
+    own = inspect.get_annotations(model)
     for key, field in model.model_fields.items():
         if key == "name" and not issubclass(model, schema.Recipe):
             continue
-        if field.is_required():
+        if field.is_required() or key in NEEDED_AT_TIMES:
             default = "required"
-        elif inherited is not None and (field.default is None or key in sizes):
+        elif inherited and key not in own and (field.default is None or key in sizes):
             default = inherited if key != "inner_steps" or key in sizes else "null"
         else:
             default = f"`{_yaml(field.default)}`"

@@ -171,6 +171,15 @@ def _check_list(value: Any) -> Any:
     return value
 
 
+def _check_group_names(value: Any) -> Any:
+    names = () if value is None else _check_list(value)
+    if not all(isinstance(name, str) and 0 < len(name) <= MOST_PARTS for name in names):
+        raise ValueError("no names")
+    if value is not None and not 0 < len(set(names)) == len(names) <= MOST_PARTS:
+        raise ValueError("none, or a name twice")
+    return value
+
+
 def _check_rising(value: tuple[float, float]) -> tuple[float, float]:
     if value[0] > value[1]:
         raise ValueError("not in order")
@@ -287,6 +296,18 @@ FolderPath = Annotated[
     Field(min_length=1, max_length=4_096),
     pydantic.AfterValidator(absolute),
     Expected("the path of a folder"),
+]
+OptionalFolderPath = Annotated[
+    str | None,
+    Field(min_length=1, max_length=4_096),
+    pydantic.AfterValidator(lambda path: None if path is None else absolute(path)),
+    Expected("the path of a folder, or null"),
+]
+GroupNames = Annotated[
+    tuple[str, ...] | None,
+    Field(strict=False),
+    pydantic.BeforeValidator(_check_group_names),
+    Expected("a list of names of groups, each once, or null"),
 ]
 KerasObject = Annotated[
     str | dict[str, Any],

@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import os
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,9 +17,11 @@ from tfmeta import data, learners
 from tfmeta.data.names import resolve
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes.data import Folder, Folders
+from tfmeta.recipes.episode_options import episode_options
 from tfmeta.recipes.learners import ANIL, InnerSteps
 from tfmeta.recipes.network_makers import make_network
 from tfmeta.recipes.networks import SavedNetwork
+from tfmeta.recipes.options import Options
 from tfmeta.recipes.schema import Recipe
 from tfmeta.recipes.setting import Setting, Split, check_learner, naming
 from tfmeta.recipes.sizes import check_sizes
@@ -130,13 +132,12 @@ def settings(
     n_episodes = (section or recipe.evaluation).n_episodes
     also = recipe.evaluation.also if is_test else ()
 
-    def setting(changes: Mapping[str, Any]) -> Setting:
-        sizes = type(recipe.episodes).model_fields
-        options = recipe.episodes.model_dump(mode="json")
-        for given in (section.given() if section else {}, changes):
-            options |= {name: value for name, value in given.items() if name in sizes}
+    def setting(*other: Options) -> Setting:
+        sections = (section, *other) if section else ()
+        options = episode_options(recipe.episodes, *sections)
         with naming("episodes"):
             check_sizes(options, source.example_shape)
+        changes = other[0].given() if other else {}
         return Setting(
             recipe,
             split,
@@ -149,7 +150,7 @@ def settings(
             changes,
         )
 
-    return tuple(setting(changes) for changes in ({}, *(other.given() for other in also)))
+    return (setting(), *map(setting, also))
 
 
 def load_data(recipe: Recipe, split: Split, data_dir: str | os.PathLike[str] | None = None) -> Any:

@@ -12,6 +12,7 @@ import pydantic
 from pydantic import BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from tfmeta.recipes.augmentation import Augment
 from tfmeta.recipes.data import (
     REGRESSION_DATA,
     ClassData,
@@ -19,6 +20,7 @@ from tfmeta.recipes.data import (
     RegressionData,
     RegressionEpisodes,
 )
+from tfmeta.recipes.episode_options import check_groups, episode_options
 from tfmeta.recipes.errors import sentence
 from tfmeta.recipes.learners import Learner
 from tfmeta.recipes.networks import Network
@@ -85,10 +87,10 @@ class Training(Options):
     """Number of epochs. After each one the learner is validated and saved. With 0, nothing is
     trained: the learner is tested with the weights that its network has, such as those of
     `efficientnet_lite0`."""
-    steps_per_epoch: Epochs = 100
-    """Meta-batches per epoch."""
+    steps_per_epoch: Epochs = 1
+    """Meta-batches per epoch. Not required if `epochs` is 0."""
     optimizer: KerasObject = "adam"
-    """The outer optimizer, as Keras serialises it."""
+    """The outer optimizer, as Keras serialises it. Not required if `epochs` is 0."""
     seed: Seed = 0
     """Seed of the initial weights and of the episodes."""
     callbacks: Callbacks = ()
@@ -97,6 +99,13 @@ class Training(Options):
         "float32"
     )
     """The precision in which the base network computes, as a Keras dtype policy."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_complete(self) -> Self:
+        missing = [k for k in ("steps_per_epoch", "optimizer") if k not in self.model_fields_set]
+        if self.epochs and missing:
+            raise refusal(f"missing {missing}.")
+        return self
 
 
 # === Validation and test: the episodes' options that differ, and how many episodes ===
@@ -132,6 +141,9 @@ class Evaluation(Options):
 class ClassValidation(ClassEpisodes, Validation):
     """How a classifier is validated."""
 
+    augment: Augment = None
+    """Layers that change each image at random; those of `episodes` do not carry over."""
+
 
 class ClassSetting(ClassEpisodes, Setting):
     """A further test setting of a classifier."""
@@ -140,6 +152,8 @@ class ClassSetting(ClassEpisodes, Setting):
 class ClassEvaluation(ClassEpisodes, Evaluation):
     """How a classifier is tested."""
 
+    augment: Augment = None
+    """Layers that change each image at random; those of `episodes` do not carry over."""
     also: Settings[ClassSetting] = ()
     """Further settings to test in."""
 
@@ -213,24 +227,24 @@ class Recipe(Options):
             raise ValueError(f"{self._file}: {error}") from error
 
     @pydantic.model_validator(mode="after")
-    def _check_sizes(self) -> Self:
-        for section, sizes in self.all_sizes().items():
+    def _check_episodes(self) -> Self:
+        for section, options in self.all_episode_options().items():
             try:
-                check_sizes(sizes)
+                check_sizes(options)
+                check_groups(options, getattr(self.data, "has_groups", False))
             except ValueError as error:
                 message = {"message": f"{section}: {error}"}
                 raise PydanticCustomError("of_section", "{message}", message) from error
         return self
 
-    def all_sizes(self) -> dict[str, dict[str, Any]]:
-        """Returns the sizes of the episodes by the section that they are for."""
-        own = self.episodes.model_dump(mode="json")
-        sections = {"episodes": self.episodes, "validation": self.validation}
-        sections["evaluation"] = self.evaluation
-        sections |= {f"evaluation: also[{i}]": e for i, e in enumerate(self.evaluation.also)}
+    def all_episode_options(self) -> dict[str, dict[str, Any]]:
+        """Returns the options of the episodes by the section that they are for."""
+        also = {f"evaluation: also[{i}]": e for i, e in enumerate(self.evaluation.also)}
         return {
-            name: own | {k: v for k, v in section.given().items() if k in own}
-            for name, section in sections.items()
+            "episodes": episode_options(self.episodes),
+            "validation": episode_options(self.episodes, self.validation),
+            "evaluation": episode_options(self.episodes, self.evaluation),
+            **{k: episode_options(self.episodes, self.evaluation, e) for k, e in also.items()},
         }
 
     @classmethod

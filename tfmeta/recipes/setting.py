@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmeta.learners import MetaLearner
 from tfmeta.learners.output_kinds import n_classes
+from tfmeta.recipes.augmentation_makers import make_augmentation
 from tfmeta.recipes.options import BatchNorm
 from tfmeta.recipes.schema import Recipe
 
@@ -29,7 +30,7 @@ class Setting:
         split: str. "train", "validation", "test" or "all".
         source: ClassDataset or TaskDistribution. The data of the split.
         seed: int. Seed of the recipe; each split derives its own seed from it.
-        options: dict. Options of `episodes(...)`.
+        options: dict. Options of `episodes(...)`, as a recipe has them.
         n_episodes: int. Number of episodes to validate or test on.
         inner_steps: int. Measure after 0, 1, … this many inner steps. None: do not.
         batch_norm: str. How batch norm normalises. None for the learner's own mode.
@@ -56,8 +57,11 @@ class Setting:
             ValueError: If the data have too few classes or examples.
         """
         seed = self.seed + SPLIT_SEEDS[self.split]
+        options = dict(self.options)
         with naming("episodes"):
-            return self.source.episodes(**self.options, seed=seed, start=start)
+            if "augment" in options:
+                options["augment"] = make_augmentation(options["augment"])
+            return self.source.episodes(**options, seed=seed, start=start)
 
     @property
     def meta_batch_size(self) -> int:

@@ -22,18 +22,28 @@ def in_words(value: Any) -> str:
 
 
 def ways_and_shots(episodes: Mapping[str, Any]) -> str:
-    """Returns the sizes of episodes as text.
+    """Returns the sizes of episodes and, if they are not as usual, their groups and augmentation.
 
     Args:
-        episodes: Mapping. `n_shot` and, for classes, `n_way`.
+        episodes: Mapping. `n_shot` and, for classes, `n_way`. If given, `support_groups`,
+            `query_groups` and `augment`, as a recipe has them.
 
     Example:
 
     >>> ways_and_shots({"n_way": 5, "n_shot": 1})
     '5-way 1-shot'
+    >>> ways_and_shots({"n_way": 5, "n_shot": 1, "support_groups": ["noto", "twemoji"]})
+    '5-way 1-shot, support from noto and twemoji'
     """
     ways = f"{in_words(episodes['n_way'])}-way " if "n_way" in episodes else ""
-    return f"{ways}{in_words(episodes['n_shot'])}-shot"
+    text = f"{ways}{in_words(episodes['n_shot'])}-shot"
+    for part, key in (("support", "support_groups"), ("queries", "query_groups")):
+        if episodes.get(key):
+            text += f", {part} from {' and '.join(episodes[key])}"
+    if augment := episodes.get("augment"):
+        parts = [part for part in ("support", "query") if part in augment]
+        text += ", augmented" + (f" {' and '.join(parts)}" if parts else "")
+    return text
 
 
 def in_numbers(mean: float | None, interval: float | None, metric: str) -> str:
