@@ -6,18 +6,22 @@ to a few steps; the large tests run it at full length.
 """
 
 import contextlib
+import importlib.util
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 import yaml
+from PIL import Image
 from prediction_service import serving
 
 from tfmeta import MetaLearner, cards, cli, presets
+from tfmeta.backbones.efficientnet_lite0_weights import PACKAGE as WEIGHTS
 from tfmeta.recipes import Recipe
 from tfmeta.report import Report
 
@@ -43,7 +47,9 @@ def commands(text):
     ]
 
 
-SNIPPETS = {page: blocks(page, "python") for page in (README, *PAGES)}
+# Its blocks in both languages run in their order, on photographs.
+PHOTOS = ROOT / "docs" / "photos.md"
+SNIPPETS = {page: blocks(page, "python") for page in (README, *PAGES) if page != PHOTOS}
 
 
 def write_images(folder, names, n_images, channels):
@@ -195,7 +201,7 @@ FIRST_PAGES = ("guide.md", "zoo.md", "recipes.md", "cli.md")
             page, id=page.name, marks=[] if page.name in FIRST_PAGES else [pytest.mark.large]
         )
         for page in PAGES
-        if SNIPPETS[page]
+        if SNIPPETS.get(page)
     ],
 )
 @pytest.mark.usefixtures("reader", "few_steps")
@@ -206,11 +212,69 @@ def test_snippets_run(page):
 @pytest.mark.large
 @pytest.mark.parametrize(
     "page",
-    [pytest.param(page, id=page.name) for page in PAGES if ".fit(" in "".join(SNIPPETS[page])],
+    [
+        pytest.param(page, id=page.name)
+        for page in PAGES
+        if ".fit(" in "".join(SNIPPETS.get(page, []))
+    ],
 )
 @pytest.mark.usefixtures("reader")
 def test_snippets_run_at_full_length(page):
     run_snippets(page, SNIPPETS[page])
+
+
+# === The tutorial on photos ===
+
+
+def write_photos(folder, n_images, seed):
+    """JPEG files of 12 classes: parts of two photographs, moved, and lighter or darker.
+
+    They differ in size. Every third is stored lying on its side, with its orientation in EXIF.
+    """
+    datasets = pytest.importorskip("sklearn.datasets", reason="scikit-learn is not installed")
+    rng = np.random.default_rng(seed)
+    for photo, pixels in enumerate(datasets.load_sample_images().images):
+        for part in range(6):
+            (folder / f"place-{photo}-{part}").mkdir(parents=True)
+            for i in range(n_images):
+                height, width = rng.integers(150, 190, 2)
+                top = 200 * (part // 3) + rng.integers(0, 30)
+                left = 210 * (part % 3) + rng.integers(0, 30)
+                crop = pixels[top : top + height, left : left + width] * rng.uniform(0.8, 1.2)
+                image = Image.fromarray(np.clip(crop, 0, 255).astype(np.uint8))
+                exif = Image.Exif()
+                if i % 3 == 2:
+                    image = image.transpose(Image.Transpose.ROTATE_90)
+                    exif[0x0112] = 6  # "Turn me by 90° clockwise."
+                image.save(folder / f"place-{photo}-{part}" / f"{seed}-{i}.jpg", exif=exif)
+
+
+@pytest.mark.large
+@pytest.mark.skipif(
+    importlib.util.find_spec(WEIGHTS) is None,
+    reason="the extra tfmeta[encoders] is not installed",
+)
+def test_the_tutorial_on_photos_runs(tmp_path, monkeypatch, capsys):
+    write_photos(tmp_path / "my_photos", n_images=3, seed=0)
+    write_photos(tmp_path / "held_out", n_images=2, seed=1)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)  # As in `reader`.
+    text = PHOTOS.read_text(encoding="utf-8")
+    names: dict[str, Any] = {}
+    for language, block in re.findall(
+        r"^```(python|sh)\n(.*?)^```", text, re.DOTALL | re.MULTILINE
+    ):
+        if language == "python":
+            exec(compile(block, PHOTOS.name, "exec"), names)
+            continue
+        for _, *arguments in commands(block):
+            capsys.readouterr()
+            assert cli.main(arguments) == 0, arguments
+            if arguments[0] == "predict":
+                accuracy = re.search(r"Accuracy (\S+):", capsys.readouterr().err)
+                assert float(accuracy[1]) > 0.9
+    assert np.mean(names["right"]) > 0.9
+    assert Path("sheet.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """The command line as a whole: help, versions, exit codes, errors, and what it does not import."""
 
+import gc
 import io
 import json
 import os
@@ -18,11 +19,13 @@ import yaml
 from typer import Typer
 from typer.main import get_command
 
+import tfmeta as library
 from tfmeta import backbones, learners, training
 from tfmeta.cli import app, main, sources
 from tfmeta.cli.command import add
 from tfmeta.cli.options import BatchNorm
 from tfmeta.cli.predictions import write
+from tfmeta.cli.startup import start_tensorflow
 
 # What TensorFlow and its libraries write to stderr if they are let.
 CHATTER = ("oneDNN", "cuda", "absl", "CUDA", "WARNING", "cpu_feature_guard", "retracing")
@@ -224,6 +227,33 @@ def test_what_needs_no_tensorflow_answers(without_tensorflow):
     assert "maml_sinusoid\n" in without_tensorflow["list"][2]
     assert "trainin" in without_tensorflow[typo][2]
     assert "did you mean 'maml_sinusoid'?" in without_tensorflow["evaluate maml_sinusoids"][2]
+
+
+# === Starting TensorFlow ===
+
+
+def test_a_preset_is_opened_without_what_trains(monkeypatch):
+    # Recipes take half a second to import.
+    monkeypatch.setitem(sys.modules, "tfmeta.training", None)
+    monkeypatch.delattr(library, "training", raising=False)
+    learner, about = sources.open_learner(sources.locate("maml_sinusoid"))
+    assert isinstance(learner, learners.MAML)
+    assert about.image_format is None
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_starting_tensorflow_leaves_the_garbage_collector_as_it_was(collects, monkeypatch):
+    monkeypatch.setattr("tfmeta.threads.configure_threads", lambda: None)
+    before = gc.isenabled()
+    (gc.enable if collects else gc.disable)()
+    try:
+        start_tensorflow()
+        assert gc.isenabled() == collects
+        # What was imported is not looked at again.
+        assert gc.get_freeze_count() > 10_000
+    finally:
+        gc.unfreeze()
+        (gc.enable if before else gc.disable)()
 
 
 # === Completion ===

@@ -139,10 +139,13 @@ def open_learner(source: Source, batch_norm: BatchNorm | None = None) -> tuple[M
     Raises:
         ValueError: If a file is broken, or the learner does not know the mode.
     """
-    from tfmeta import preset_files, presets, training
+    from tfmeta import preset_files, presets
 
     about: About
     if source.is_run:
+        # Imported here, because a preset needs none of it: recipes take half a second to import.
+        from tfmeta import training
+
         learner, about = training.load_learner(source.folder), training.about(source.folder)
     else:
         learner, about = presets.from_preset(source.folder), preset_files.read(source.folder)

@@ -61,6 +61,7 @@ class _Copies:
         self._copies: dict[int, Any] = {}
         self._originals: list[Any] = []  # An `id` is unique only as long as its object lives.
         self._functions: list[Any] = []  # Keras functions, of which the graphs are still to make.
+        self._stateless: dict[int, Any] = {}  # Values that hold no state, by their `id`.
 
     def of(self, value: Any) -> Any:
         """Returns the copy of a value that holds layers or variables; else the value itself."""
@@ -76,7 +77,7 @@ class _Copies:
             if isinstance(value, keras.Function):
                 self._functions.append(value)
             return copy
-        return self._of_other(value) if _holds_state(value) else value
+        return self._of_other(value) if _holds_state(value, self._stateless) else value
 
     def connect(self) -> None:
         """Makes the graphs of all copied functional models, inner ones first."""
@@ -162,17 +163,25 @@ def _empty(container: Any) -> Any:
     return kind.__new__(kind)
 
 
-def _holds_state(value: Any) -> bool:
-    """Returns whether a layer or variable can be reached from a value, other than by modules."""
-    waiting, seen = [value], set()
+def _holds_state(value: Any, stateless: dict[int, Any]) -> bool:
+    """Returns whether a layer or variable can be reached from a value, other than by modules.
+
+    Args:
+        value: The value.
+        stateless: dict. Values by their `id`, from which none can be reached. Those that are found
+            are added, so that no value is looked into again.
+    """
+    waiting: list[Any] = [value]
+    seen: dict[int, Any] = {}
     while waiting:
         value = waiting.pop()
         if isinstance(value, keras.Operation | keras.Variable):
             return True
-        if id(value) in seen or not _can_hold_state(value):
+        if id(value) in seen or id(value) in stateless or not _can_hold_state(value):
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         waiting.extend(_parts(value))
+    stateless.update(seen)
     return False
 
 
