@@ -121,7 +121,6 @@ def few_methods(benchmark, monkeypatch):
     rows = (
         benchmark.methods.Method("ridge", "ridge_head", None, same_features="same"),
         benchmark.methods.Method("same", "ridge_head", simple_shot),
-        benchmark.methods.Method("untrained", None, tfmeta.PrototypicalNetwork),
         benchmark.methods.Method("images", "ridge_head", simple_shot, "transductive"),
     )
     monkeypatch.setattr(benchmark.run, "METHODS", rows)
@@ -131,7 +130,8 @@ def few_methods(benchmark, monkeypatch):
 
 
 def small_encoder():
-    return tfmeta.backbones.conv4(None, (28, 28, 1), filters=4, head="flatten")
+    layers = [keras.layers.AveragePooling2D(7), keras.layers.Flatten(name="flatten")]
+    return keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Dense(8)])
 
 
 @pytest.mark.usefixtures("few_methods")
@@ -141,7 +141,7 @@ def test_a_run_goes_on_where_it_stopped(benchmark, tmp_path, monkeypatch):
     def run():
         return benchmark.run.Run(tmp_path, settings, lambda name, split: made_up(name + split))
 
-    results = benchmark.run.results_of(run())
+    results = benchmark.run.results_of(run(), benchmark.run.METHODS)
     text = benchmark.tables.markdown(results)
     assert "| ridge | episodes | `running` |" in text
     assert text.count("<details>") == 2
@@ -153,23 +153,41 @@ def test_a_run_goes_on_where_it_stopped(benchmark, tmp_path, monkeypatch):
     # A measurement that is missing is made again from the saved learner, with the same result.
     (tmp_path / "omniglot-ridge_running.accuracies.json").unlink()
     monkeypatch.setattr(benchmark.methods, "train", None)
-    assert benchmark.run.results_of(run()) == results
+    assert benchmark.run.results_of(run(), benchmark.run.METHODS) == results
     with pytest.raises(ValueError, match="other settings|has one with"):
         settings = {**settings, "seed": 1}
         run()
 
 
-def test_every_training_makes_a_learner_or_an_encoder(benchmark, monkeypatch):
+@pytest.mark.parametrize(
+    "name",
+    [
+        "classification",
+        pytest.param("prototypical_network", marks=pytest.mark.large),
+        pytest.param("ridge_head", marks=pytest.mark.large),
+        pytest.param("maml", marks=pytest.mark.large),
+    ],
+)
+def test_every_training_changes_an_encoder(benchmark, monkeypatch, name):
     methods = benchmark.methods
     monkeypatch.setattr(methods, "encoder", small_encoder)
     monkeypatch.setattr(methods, "FILTERS", 4)
-    data = made_up("glyphs")
-    for name in ("classification", "maml"):
-        trained, seconds = methods.train(name, data, 1, seed=0)
-        assert seconds > 0
-        encoder = methods.encoder_of(trained)
-        assert encoder.output_shape == (None, 16)
-        assert isinstance(trained, keras.Model)
+    trained, seconds = methods.train(name, made_up("glyphs"), 1, seed=0)
+    assert seconds > 0
+    keras.utils.set_random_seed(0)
+    before = methods.META_LEARNERS[name]() if name in methods.META_LEARNERS else small_encoder()
+    before, after = methods.encoder_of(before).weights[0], methods.encoder_of(trained).weights[0]
+    assert before.shape == after.shape
+    assert np.abs(before.numpy() - after.numpy()).max() > 1e-4
+
+
+def test_the_encoder_of_maml_is_its_network_without_the_last_layer(benchmark):
+    methods = benchmark.methods
+    learner = methods.META_LEARNERS["maml"]()
+    x = made_up("glyphs", n_classes=2).fetch(tf.range(3))
+    encoder, last = methods.encoder_of(learner), learner.network.get_layer("logits")
+    np.testing.assert_allclose(last(encoder(x)), learner.network(x), rtol=1e-4, atol=1e-5)
+    assert encoder.output_shape == methods.encoder().output_shape
     assert set(methods.STEPS) == set(methods.RATES) == {*methods.META_LEARNERS, "classification"}
 
 

@@ -15,7 +15,7 @@ import functools
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +79,7 @@ class Run:
 
     def accuracies(self, source: str, method: Method) -> np.ndarray:
         """Returns the accuracy in each episode `[targets, shots, n_episodes]` of a row."""
-        of = source if method.training else "untrained"
-        file = self.folder / f"{of}-{method.key}.accuracies.json"
+        of, file = source if method.training else "untrained", self._file(source, method)
         if not file.exists():
             started = time.monotonic()
             values = self._measured(source, method)
@@ -88,6 +87,14 @@ class Run:
             means = " ".join(f"{100 * mean:.1f}" for mean in values.mean(axis=-1).ravel())
             say(f"{of}: {method.key}: {means} ({time.monotonic() - started:.0f} s)")
         return np.array(json.loads(file.read_text(encoding="utf-8")))
+
+    def is_measured(self, method: Method) -> bool:
+        """Returns whether a row was measured after training on each domain."""
+        return all(self._file(source, method).exists() for source in drawings.SOURCES)
+
+    def _file(self, source: str, method: Method) -> Path:
+        of = source if method.training else "untrained"
+        return self.folder / f"{of}-{method.key}.accuracies.json"
 
     def _measured(self, source: str, method: Method) -> np.ndarray:
         model = self.trained(source, method.training)
@@ -116,13 +123,12 @@ class Run:
         return tfmeta.data.embed(data, encoder, batch_size=256, cache=False, verbose=0)
 
     def trainings(self) -> dict[str, dict[str, Any]]:
-        """Returns steps and CPU seconds of each training, by domain and training."""
+        """Returns steps and CPU seconds of each training that was done, by domain and training."""
         return {
             source: {
-                training: json.loads(
-                    (self.folder / f"{source}-{training}.json").read_text(encoding="utf-8")
-                )
+                training: json.loads(file.read_text(encoding="utf-8"))
                 for training in self.settings["steps"]
+                if (file := self.folder / f"{source}-{training}.json").exists()
             }
             for source in drawings.SOURCES
         }
@@ -132,18 +138,29 @@ def say(text: str) -> None:
     print(f"{time.strftime('%H:%M:%S')} {text}", file=sys.stderr, flush=True)
 
 
-def results_of(run: Run) -> dict[str, Any]:
+def results_of(run: Run, methods_of_run: Sequence[Method]) -> dict[str, Any]:
     """Trains and measures what is missing in a run, and returns the results for `tables`."""
-    for source in drawings.SOURCES:
-        for method in METHODS:
-            run.accuracies(source, method)
+    # Rows on features first: they are cheap, and share the features of a training.
+    for on_features in (True, False):
+        chosen = [each for each in methods_of_run if each.is_on_features == on_features]
+        if on_features:
+            for source in drawings.SOURCES:
+                for method in chosen:
+                    run.accuracies(source, method)
+        else:
+            for method in chosen:
+                for source in drawings.SOURCES:
+                    run.accuracies(source, method)
     values = np.array(
-        [[run.accuracies(source, method) for source in drawings.SOURCES] for method in METHODS]
+        [
+            [run.accuracies(source, method) for source in drawings.SOURCES]
+            for method in methods_of_run
+        ]
     )
     return {
         "settings": run.settings,
         "training": run.trainings(),
-        **summary(values, METHODS, drawings.SOURCES, drawings.TARGETS, methods.SHOTS),
+        **summary(values, methods_of_run, drawings.SOURCES, drawings.TARGETS, methods.SHOTS),
     }
 
 
@@ -155,6 +172,9 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--length", type=float, default=1.0, help="factor of the training steps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--finished", action="store_true", help="train nothing, and show the rows that are measured"
+    )
     parser.add_argument("--results", type=Path, default=RESULTS, help="the JSON file to write")
     parser.add_argument("--page", type=Path, help="the page to write the tables into")
     options = parser.parse_args()
@@ -171,7 +191,8 @@ def main() -> None:
         {"steps": steps, "n_episodes": options.episodes, "seed": options.seed},
         load,
     )
-    results = results_of(run)
+    rows = [method for method in METHODS if not options.finished or run.is_measured(method)]
+    results = results_of(run, rows)
     write_json(options.results, results)
     content = tables.markdown(results)
     if options.page is None:

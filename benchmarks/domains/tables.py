@@ -75,7 +75,8 @@ def _gains(results: Results) -> list[str]:
 
 def _trainings(results: Results) -> list[str]:
     by_source = results["training"]
-    names = list(results["settings"]["steps"])
+    used = {row["training"] for row in results["rows"]}
+    names = [name for name in results["settings"]["steps"] if name in used]
     cells = [
         [
             name.replace("_", " "),
