@@ -124,7 +124,6 @@ def few_methods(benchmark, monkeypatch):
         benchmark.methods.Method("images", "ridge_head", simple_shot, "transductive"),
     )
     monkeypatch.setattr(benchmark.run, "METHODS", rows)
-    monkeypatch.setattr(benchmark.drawings, "SOURCES", ("omniglot",))
     monkeypatch.setattr(benchmark.drawings, "TARGETS", ("omniglot", "emoji"))
     monkeypatch.setattr(benchmark.methods, "encoder", small_encoder)
 
@@ -139,7 +138,9 @@ def test_a_run_goes_on_where_it_stopped(benchmark, tmp_path, monkeypatch):
     settings = {"steps": {"ridge_head": 2}, "n_episodes": 4, "seed": 0}
 
     def run():
-        return benchmark.run.Run(tmp_path, settings, lambda name, split: made_up(name + split))
+        return benchmark.run.Run(
+            tmp_path, settings, lambda name, split: made_up(name + split), ("omniglot",)
+        )
 
     results = benchmark.run.results_of(run(), benchmark.run.METHODS)
     text = benchmark.tables.markdown(results)

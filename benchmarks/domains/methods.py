@@ -129,11 +129,14 @@ METHODS = (
     Method(OF.format(RIDGE), "ridge_head", SIMPLE_SHOT),
     Method("SimpleShot", "classification", SIMPLE_SHOT),
     Method("nearest mean", "classification", NEAREST),
+    Method("cosine nearest mean", "classification", tfmeta.CosinePrototypicalNetwork),
+    Method("logistic regression", "classification", tfmeta.LogisticHead),
     Method("Mahalanobis distance", "classification", tfmeta.MahalanobisHead),
     Method("nearest mean, untrained encoder", None, NEAREST),
-    Method(PROTONET, "prototypical_network", None, "transductive"),
     Method(MAML, "maml", None, "support", same_features=OF.format(MAML)),
     Method(OF.format(MAML), "maml", SIMPLE_SHOT, "support"),
+    Method(PROTONET, "prototypical_network", None, "transductive"),
+    Method(MAML, "maml", None, "transductive"),
     Method("SimpleShot", "classification", SIMPLE_SHOT, "transductive"),
 )
 

@@ -42,15 +42,20 @@ class Run:
         folder: Path. Made if it is missing.
         settings: dict. `steps` (of training, by training), `n_episodes` and `seed`.
         load: function from a name and a split to a data set.
+        sources: sequence of str. The domains of training.
 
     Raises:
         ValueError: If the folder holds a run with other settings.
     """
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], load: Callable[[str, str], ClassDataset]
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        load: Callable[[str, str], ClassDataset],
+        sources: Sequence[str],
     ) -> None:
-        self.folder, self.settings = folder, settings
+        self.folder, self.settings, self.sources = folder, settings, sources
         self.load = functools.cache(load)
         # Methods of one training follow each other.
         self.features = functools.lru_cache(maxsize=1)(self._features)
@@ -90,7 +95,7 @@ class Run:
 
     def is_measured(self, method: Method) -> bool:
         """Returns whether a row was measured after training on each domain."""
-        return all(self._file(source, method).exists() for source in drawings.SOURCES)
+        return all(self._file(source, method).exists() for source in self.sources)
 
     def _file(self, source: str, method: Method) -> Path:
         of = source if method.training else "untrained"
@@ -130,7 +135,7 @@ class Run:
                 for training in self.settings["steps"]
                 if (file := self.folder / f"{source}-{training}.json").exists()
             }
-            for source in drawings.SOURCES
+            for source in self.sources
         }
 
 
@@ -144,23 +149,23 @@ def results_of(run: Run, methods_of_run: Sequence[Method]) -> dict[str, Any]:
     for on_features in (True, False):
         chosen = [each for each in methods_of_run if each.is_on_features == on_features]
         if on_features:
-            for source in drawings.SOURCES:
+            for source in run.sources:
                 for method in chosen:
                     run.accuracies(source, method)
         else:
             for method in chosen:
-                for source in drawings.SOURCES:
+                for source in run.sources:
                     run.accuracies(source, method)
     values = np.array(
         [
-            [run.accuracies(source, method) for source in drawings.SOURCES]
+            [run.accuracies(source, method) for source in run.sources]
             for method in methods_of_run
         ]
     )
     return {
         "settings": run.settings,
         "training": run.trainings(),
-        **summary(values, methods_of_run, drawings.SOURCES, drawings.TARGETS, methods.SHOTS),
+        **summary(values, methods_of_run, run.sources, drawings.TARGETS, methods.SHOTS),
     }
 
 
@@ -172,6 +177,13 @@ def main() -> None:
     parser.add_argument("--episodes", type=int, default=600)
     parser.add_argument("--length", type=float, default=1.0, help="factor of the training steps")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--sources",
+        nargs="+",
+        choices=drawings.SOURCES,
+        default=drawings.SOURCES,
+        help="the domains of training",
+    )
     parser.add_argument(
         "--finished", action="store_true", help="train nothing, and show the rows that are measured"
     )
@@ -190,6 +202,7 @@ def main() -> None:
         options.output,
         {"steps": steps, "n_episodes": options.episodes, "seed": options.seed},
         load,
+        options.sources,
     )
     rows = [method for method in METHODS if not options.finished or run.is_measured(method)]
     results = results_of(run, rows)
