@@ -157,10 +157,7 @@ def results_of(run: Run, methods_of_run: Sequence[Method]) -> dict[str, Any]:
                 for source in run.sources:
                     run.accuracies(source, method)
     values = np.array(
-        [
-            [run.accuracies(source, method) for source in run.sources]
-            for method in methods_of_run
-        ]
+        [[run.accuracies(source, method) for source in run.sources] for method in methods_of_run]
     )
     return {
         "settings": run.settings,
