@@ -133,6 +133,7 @@ def small_encoder():
     return keras.Sequential([keras.Input((28, 28, 1)), *layers, keras.layers.Dense(8)])
 
 
+@pytest.mark.large
 @pytest.mark.usefixtures("few_methods")
 def test_a_run_goes_on_where_it_stopped(benchmark, tmp_path, monkeypatch):
     settings = {"steps": {"ridge_head": 2}, "n_episodes": 4, "seed": 0}
