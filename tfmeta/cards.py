@@ -46,17 +46,20 @@ def write_card(folder: str | os.PathLike[str], runs: Sequence[str | os.PathLike[
     replace_measured(folder / CARD, measured(folder))
 
 
-def replace_measured(page: Path, content: str) -> None:
-    """Replaces the text between the two marks of a page, or adds it at the end.
+def replace_measured(page: Path, content: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Replaces the text between two marks of a page, or adds it at the end.
 
     Args:
         page: Path. A Markdown file.
         content: str. The new content, without the marks.
+        marks: (str, str). What stands before and after it, as a page may have several such parts.
+            Defaults to the marks of a card.
     """
     text = page.read_text(encoding="utf-8")
-    block = f"{BEGIN}\n\n{content}\n\n{END}"
-    if BEGIN in text:
-        text = re.sub(f"{re.escape(BEGIN)}.*{re.escape(END)}", lambda _: block, text, flags=re.S)
+    begin, end = marks
+    block = f"{begin}\n\n{content}\n\n{end}"
+    if begin in text:
+        text = re.sub(f"{re.escape(begin)}.*{re.escape(end)}", lambda _: block, text, flags=re.S)
     else:
         text = f"{text.rstrip()}\n\n{block}\n"
     write_text(page, text)
