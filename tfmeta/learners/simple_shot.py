@@ -129,12 +129,15 @@ class SimpleShot(FeatureHead):
             features, _ = self.support_features(examples, None, training=False)
             return tf.cast(flat(features), tf.float64)
 
-        embedded = tf.function(embedded).get_concrete_function(tf.TensorSpec([None, *shape]))
+        # One trace of its own, for a batch of any size.
+        function = tf.function(embedded, autograph=False)
+        embedded_batch = function.get_concrete_function(tf.TensorSpec([None, *shape]))
         order = np.random.default_rng(0).permutation(rows)
         bar = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="example")
         total = np.zeros(self.feature_mean.shape)
         for batch in np.split(order, range(batch_size, len(order), batch_size)):
-            total += embedded(tf.cast(fetch(tf.constant(batch)), tf.float32)).numpy().sum(axis=0)
+            x = tf.cast(fetch(tf.constant(batch)), tf.float32)
+            total += embedded_batch(x).numpy().sum(axis=0)
             bar.add(len(batch))
         mean = total / len(rows)
         if not np.isfinite(mean).all():
