@@ -129,15 +129,14 @@ class SimpleShot(FeatureHead):
             features, _ = self.support_features(examples, None, training=False)
             return tf.cast(flat(features), tf.float64)
 
-        # One trace of its own, for a batch of any size.
-        function = tf.function(embedded, autograph=False)
-        embedded_batch = function.get_concrete_function(tf.TensorSpec([None, *shape]))
         order = np.random.default_rng(0).permutation(rows)
+        # One trace, for a batch of any size.
+        spec = tf.TensorSpec([None, *shape], fetch(tf.constant(order[:1])).dtype)
+        function = tf.function(embedded, autograph=False).get_concrete_function(spec)
         bar = keras.utils.Progbar(len(rows), verbose=verbose, unit_name="example")
         total = np.zeros(self.feature_mean.shape)
         for batch in np.split(order, range(batch_size, len(order), batch_size)):
-            x = tf.cast(fetch(tf.constant(batch)), tf.float32)
-            total += embedded_batch(x).numpy().sum(axis=0)
+            total += function(fetch(tf.constant(batch))).numpy().sum(axis=0)
             bar.add(len(batch))
         mean = total / len(rows)
         if not np.isfinite(mean).all():
