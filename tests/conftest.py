@@ -1,8 +1,10 @@
 """Settings of all tests, the tier of large ones, and fixtures that several folders share."""
 
 import contextlib
+import gc
 import hashlib
 import os
+import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -55,11 +57,13 @@ LATE = "no time was left (--seconds)"
 LARGE_EXAMPLES = {
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
+    "FineTuning",
     "MAMLPlusPlus",
     "MahalanobisHead",
     "MatchingNetwork",
     "MetaLSTM",
     "MetaSGD",
+    "PrototypicalNetwork",
     "RelationNetwork",
     "RidgeHead",
     "renew_servable",
@@ -67,9 +71,23 @@ LARGE_EXAMPLES = {
 }
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if isinstance(item, pytest.DoctestItem) and item.name.rpartition(".")[2] in LARGE_EXAMPLES:
-        item.add_marker(pytest.mark.large)
+@pytest.hookimpl(tryfirst=True, specname="pytest_collection_modifyitems")
+def mark_large_examples(items: list[pytest.Item]) -> None:
+    # Not in pytest_itemcollected, which is not told of what lies outside of this folder.
+    for item in items:
+        if isinstance(item, pytest.DoctestItem) and item.name.rpartition(".")[2] in LARGE_EXAMPLES:
+            item.add_marker(pytest.mark.large)
+
+
+def pytest_collection_finish() -> None:
+    """Takes what was imported and collected out of the reach of the garbage collector.
+
+    Tracing makes many objects, each collection walks through all of TensorFlow's, and that took
+    8 % of the CPU time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 @pytest.hookimpl(trylast=True)
@@ -107,6 +125,42 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
     late = sum(LATE in str(report.longrepr) for report in reports.get("skipped", []))
     ran = sum(len(reports.get(outcome, [])) for outcome in ("passed", "failed", "error"))
     terminalreporter.write_line(f"{ran} tests ran; {late} did not, because time ran out.")
+
+
+# === Graphs are run as they were traced ===
+
+# TensorFlow's graph optimizer takes a fifth of the CPU time of the suite, for graphs that run once
+# or twice. What users get runs with it: docs, presets and their cards, examples in docstrings, what
+# is about speed or compiled steps, and all large tests.
+OPTIMIZED = (
+    "test_cards",
+    "test_docs",
+    "test_old_files",
+    "test_presets",
+    "test_presets_evaluated",
+    "test_preset_servables",
+    "test_speed_changes_nothing",
+    "test_task_mapping",
+)
+
+
+def optimize_graphs(are_optimized: bool) -> None:
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None:
+        tensorflow.config.optimizer.set_experimental_options(
+            {"disable_meta_optimizer": not are_optimized}
+        )
+
+
+@pytest.hookimpl(tryfirst=True, specname="pytest_runtest_setup")
+def leave_graphs_as_traced(item: pytest.Item) -> None:
+    is_large = item.get_closest_marker("large") is not None
+    optimize_graphs(is_large or item.path.stem in OPTIMIZED)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown() -> None:
+    optimize_graphs(True)
 
 
 # === Random numbers ===

@@ -293,9 +293,8 @@ def weights_of(folder: Path) -> list[np.ndarray]:
     return keras.models.load_model(folder / training.CHECKPOINT).get_weights()
 
 
-@pytest.mark.parametrize(
-    "killed_after", [3, *(pytest.param(n, marks=pytest.mark.large) for n in (1, 2))]
-)
+@pytest.mark.large
+@pytest.mark.parametrize("killed_after", [1, 2, 3])
 def test_callbacks_go_on_in_a_resumed_run_as_if_it_had_not_been_interrupted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int
 ) -> None:

@@ -137,6 +137,7 @@ def test_a_run_that_was_stopped_often_goes_on_bit_by_bit(
     assert {name: (tmp_path / name).read_bytes() for name in LEARNERS} == before
 
 
+@pytest.mark.large
 def test_the_best_learner_has_the_averages_and_the_checkpoint_the_weights(whole: Path) -> None:
     progress = checkpoint.read_progress(whole / "best.keras")
     assert progress is not None

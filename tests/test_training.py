@@ -99,7 +99,8 @@ def test_the_details_list_the_classes_of_each_split(tmp_path: Path) -> None:
     assert data_line(prepared).startswith(f"{classes}, examples of shape 8×8×1. MAML, ")
 
 
-@pytest.mark.parametrize("version", [pytest.param("0.1.0", marks=pytest.mark.large), "now"])
+@pytest.mark.large
+@pytest.mark.parametrize("version", ["0.1.0", "now"])
 def test_each_session_of_a_resumed_run_is_kept(
     tmp_path: Path, version: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -56,6 +56,7 @@ def test_a_regression_task_is_learned_from_a_csv_file(succeeds, fails, waves, tm
     fails(["predict", task, file, "--top-k", 2], "--top-k is for classes")
 
 
+@pytest.mark.large
 def test_classes_are_learned_from_a_csv_file(succeeds, digits, tmp_path):
     # Far apart, with labels that are neither in order nor from 0.
     x = np.repeat(np.eye(2).repeat(32, axis=1), 3, axis=0)
@@ -143,6 +144,7 @@ def test_fewer_classes_than_in_training_can_be_learned(succeeds, trained, two_di
     assert {line[1] for line in lines} <= {"1", "2"}
 
 
+@pytest.mark.large
 def test_a_transductive_learner_warns_and_says_the_way_out(tfmeta, transductive, halves, tmp_path):
     command = ["adapt", transductive, "--support", halves, "--output", tmp_path / "task"]
     code, _, err = tfmeta(*command)

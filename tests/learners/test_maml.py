@@ -405,18 +405,9 @@ NETWORKS = {
 }
 
 
-@pytest.mark.parametrize(
-    ("network", "batch_norm"),
-    [
-        # The one that Keras knows least about.
-        pytest.param(
-            *(network, mode),
-            marks=[] if (network, mode) == ("subclassed", "running") else [pytest.mark.large],
-        )
-        for network in NETWORKS
-        for mode in MODES
-    ],
-)
+@pytest.mark.large
+@pytest.mark.parametrize("batch_norm", MODES)
+@pytest.mark.parametrize("network", NETWORKS)
 def test_any_keras_model_trains_adapts_saves_and_loads(network, batch_norm, tmp_path):
     keras.utils.set_random_seed(0)
     learner = tfmeta.MAML(

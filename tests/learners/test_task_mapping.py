@@ -114,12 +114,7 @@ def assert_equal(some, others, tolerance=1e-9):
         pytest.param(
             *(name, mode, is_padded),
             marks=[]
-            if (name, mode, is_padded)
-            in {
-                ("anil", "running", False),
-                ("cavia", "transductive", False),
-                ("relation_network", "support", True),
-            }
+            if (name, mode, is_padded) == ("relation_network", "support", True)
             else [pytest.mark.large],
         )
         for name in ALL
@@ -230,7 +225,7 @@ def check_layer(name):
     assert expected is None or expected in said[0]
 
 
-SAMPLE = ("Conv1D causal, dilated", "Conv2DTranspose", "SeparableConv2D", "Conv3D")
+SAMPLE = ("Conv1D causal, dilated", "Conv2DTranspose")
 
 
 @pytest.mark.parametrize("name", most_are_large(TABLE.keys(), SAMPLE))
@@ -298,9 +293,8 @@ def test_a_file_keeps_the_mapping_only_if_it_was_chosen(tmp_path):
 # === Precision, optimizers, errors ===
 
 
-@pytest.mark.parametrize(
-    "policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.large)]
-)
+@pytest.mark.large
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_vectorised(policy):
     """Max pooling, too, whose second derivative XLA has in float32 only."""
 
