@@ -55,6 +55,7 @@ LATE = "no time was left (--seconds)"
 LARGE_EXAMPLES = {
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
+    "LEO",
     "MAMLPlusPlus",
     "MahalanobisHead",
     "MatchingNetwork",

@@ -1,0 +1,102 @@
+"""LEO's normal distributions, its relation network and the penalty of its decoder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from tfmeta.learners.comparisons import unit
+
+LEAST_DEVIATION = 1e-10
+
+
+class NormalDraw(NamedTuple):
+    """A draw from independent normal distributions, or their means if there is no noise."""
+
+    mean: tf.Tensor  # [S, n]
+    deviation: tf.Tensor  # [S, n], at least LEAST_DEVIATION
+    noise: tf.Tensor | None  # [S, n], standard normal
+
+    @property
+    def values(self) -> tf.Tensor:
+        """The draw, `[S, n]`."""
+        return self.mean if self.noise is None else self.mean + self.deviation * self.noise
+
+    def log_ratio(self) -> tf.Tensor:
+        """Returns ln q(z) − ln p(z) `[S, n]`, p the standard normal density; √(2π) cancels out."""
+        noise = tf.zeros_like(self.mean) if self.noise is None else self.noise
+        squares = tf.square(self.values) - tf.square(noise)
+        return 0.5 * squares - tf.math.log(self.deviation)
+
+
+def draw(
+    parameters: tf.Tensor, offset: float | tf.Tensor, noise: tf.Tensor | None = None
+) -> NormalDraw:
+    """Draws from the normal distributions of which a network returns the parameters.
+
+    A network that returns zeros gives distributions with the deviation `offset`.
+
+    Args:
+        parameters: tf.Tensor `[S, 2 n]`. The means, and then s: σ = max(exp(s) − (1 − o), 1e-10).
+        offset: float or scalar tf.Tensor. o.
+        noise: tf.Tensor `[S, n]` or None. Standard normal noise; None for the means. Defaults to
+            None.
+    """
+    mean, logarithm = tf.split(parameters, 2, axis=-1)
+    deviation = tf.maximum(tf.exp(logarithm) - (1 - offset), LEAST_DEVIATION)
+    return NormalDraw(mean, deviation, noise)
+
+
+def relations(embedded: tf.Tensor, matrices: Sequence[tf.Tensor], members: tf.Tensor) -> tf.Tensor:
+    """Returns, for each example, the mean output of a relation network over its pairs with all.
+
+    Args:
+        embedded: tf.Tensor `[S, n]`. The examples.
+        matrices: sequence of tf.Tensor `[2 n, 2 n]`. The network's layers, with ReLU between them.
+        members: tf.Tensor `[S, n_way]`. See `FeatureHead.fit_head`.
+
+    Returns:
+        tf.Tensor `[S, 2 n]`.
+    """
+    first, *others = matrices
+    # Of all pairs [e_i, e_j] at once, the first layer is a sum of a term of i and one of j.
+    of_left, of_right = (tf.matmul(embedded, half) for half in tf.split(first, 2))
+    pairs = of_left[:, None] + of_right[None]
+    for matrix in others:
+        pairs = tf.tensordot(tf.nn.relu(pairs), matrix, 1)
+    counts = tf.cast(exists(members), embedded.dtype)
+    return tf.reduce_sum(pairs * counts, axis=1) / tf.reduce_sum(counts)
+
+
+def correlation_penalty(matrix: tf.Tensor) -> tf.Tensor:
+    """Returns the mean squared difference between the cosines of rows and the identity.
+
+    Args:
+        matrix: tf.Tensor `[m, n]`.
+    """
+    rows = unit(matrix)
+    cosines = tf.matmul(rows, rows, transpose_b=True)
+    return tf.reduce_mean(tf.square(cosines - tf.eye(matrix.shape[0], dtype=matrix.dtype)))
+
+
+def exists(members: tf.Tensor) -> tf.Tensor:
+    """Returns `[S, 1]`: whether a row is an example, not padding.
+
+    Args:
+        members: tf.Tensor `[S, n_way]`. See `FeatureHead.fit_head`.
+    """
+    return tf.reduce_max(members, axis=1, keepdims=True) > 0
+
+
+def mean_over_examples(values: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
+    """Returns the mean of values `[S, n]` of examples, without those of padding.
+
+    Args:
+        values: tf.Tensor `[S, n]`.
+        members: tf.Tensor `[S, n_way]`. See `FeatureHead.fit_head`.
+    """
+    is_counted = exists(members)
+    total = tf.reduce_sum(tf.where(is_counted, values, tf.zeros([], values.dtype)))
+    return total / (tf.reduce_sum(tf.cast(is_counted, values.dtype)) * values.shape[1])
