@@ -659,6 +659,7 @@ NETWORK_FUNCTIONS = {
     **network_makers.NETWORKS,
     "relation_encoder": tfmeta.backbones.relation_encoder,
     "efficientnet_lite0": tfmeta.backbones.pretrained,
+    "identity": tfmeta.backbones.identity,
 }
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{
