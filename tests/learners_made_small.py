@@ -25,7 +25,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cavia": _STEPS,
     "cosine_prototypical_network": {},
     "fine_tuning": {"steps": 2, "learning_rate": 0.05},
-    "leo": {"n_latent": 3, "inner_steps": 2, "finetuning_steps": 1, "finetuning_learning_rate": 0.1},
+    "leo": {
+        "n_latent": 3,
+        "inner_steps": 2,
+        "finetuning_steps": 1,
+        "finetuning_learning_rate": 0.1,
+    },
     "logistic_head": {"newton_steps": 6},
     "mahalanobis_head": {},
     "maml": _STEPS,

@@ -155,6 +155,7 @@ def test_shipped_recipes_make_the_learner_they_describe(path: Path) -> None:
         "digits": (8, 8, 1),
         "mini_imagenet": (84, 84, 3),
         "cifar_fs": (32, 32, 3),
+        "embeddings": (12,),
         "emoji": (64, 64, 3),
         "oxford_flowers102": (height, width, 3),
         "caltech_birds2011": (height, width, 3),

@@ -1,4 +1,4 @@
-"""LEO's normal distributions, its relation network and the penalty of its decoder."""
+"""LEO's normal distributions, its relation network, its inner loss and a penalty."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from tfmeta.learners.comparisons import unit
+from tfmeta.learners.comparisons import unit, without_missing
+from tfmeta.learners.feature_head import class_means
 
 LEAST_DEVIATION = 1e-10
 
@@ -68,6 +69,20 @@ def relations(embedded: tf.Tensor, matrices: Sequence[tf.Tensor], members: tf.Te
         pairs = tf.tensordot(tf.nn.relu(pairs), matrix, 1)
     counts = tf.cast(exists(members), embedded.dtype)
     return tf.reduce_sum(pairs * counts, axis=1) / tf.reduce_sum(counts)
+
+
+def summed_loss(features: tf.Tensor, weights: tf.Tensor, members: tf.Tensor) -> tf.Tensor:
+    """Returns the sum of the support examples' cross-entropies.
+
+    Args:
+        features: tf.Tensor `[S, d]`.
+        weights: tf.Tensor `[S, d]`. The weights of each example, of which a class's are the mean.
+        members: tf.Tensor `[S, n_way]`. See `FeatureHead.fit_head`.
+    """
+    logits = tf.matmul(features, class_means(weights, members), transpose_b=True)
+    is_missing = tf.cast(tf.reduce_sum(members, axis=0) == 0, logits.dtype)
+    # Padding is a member of no class.
+    return -tf.reduce_sum(members * tf.nn.log_softmax(without_missing(logits, is_missing)))
 
 
 def correlation_penalty(matrix: tf.Tensor) -> tf.Tensor:

@@ -20,6 +20,7 @@ from tfmeta.learners.latent_codes import (
     exists,
     mean_over_examples,
     relations,
+    summed_loss,
 )
 from tfmeta.learners.metric_learner import flat
 from tfmeta.networks import BatchNorm, add_losses
@@ -194,13 +195,13 @@ class LEO(FeatureHead):
         members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
         features, members = (tf.cast(t, self.head_dtype) for t in (flat(features), members))
-        steps = self._descend(features, members, self.inner_steps, self.finetuning_steps, True)
-        *_, vectors = steps
+        steps = self.descend(features, members, self.inner_steps, self.finetuning_steps, True)
+        *_, (_, vectors) = steps
         return self._state(vectors, members, statistics)
 
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
-        steps = self._descend(features, members, self.inner_steps, self.finetuning_steps, False)
-        *_, vectors = steps
+        steps = self.descend(features, members, self.inner_steps, self.finetuning_steps, False)
+        *_, (_, vectors) = steps
         return {"weights": tf.transpose(vectors)}
 
     def head_logits(self, head: Head, features: Any, compare: Comparison) -> Any:
@@ -239,8 +240,8 @@ class LEO(FeatureHead):
         features, statistics = self.support_features(support_x, support_mask, training=False)
         features, members = (tf.cast(t, tf.float64) for t in (flat(features), members))
         on_codes = min(self.inner_steps, inner_steps)
-        steps = self._descend(features, members, on_codes, inner_steps - on_codes, training=False)
-        states = [self._state(vectors, members, statistics) for vectors in steps]
+        steps = self.descend(features, members, on_codes, inner_steps - on_codes, training=False)
+        states = [self._state(vectors, members, statistics) for _, vectors in steps]
         return tf.stack([self.predict_task(state, query_x, query_mask) for state in states])
 
     def _state(self, vectors: tf.Tensor, members: tf.Tensor, statistics: Any) -> State:
@@ -257,38 +258,37 @@ class LEO(FeatureHead):
 
     # === The algorithm ===
 
-    def _descend(
+    def descend(
         self,
         features: tf.Tensor,
         members: tf.Tensor,
         inner_steps: int,
         finetuning_steps: int,
         training: bool,
-    ) -> Iterator[tf.Tensor]:
-        """Yields the classes' weights `[n_way, d]` after 0, 1, … steps on codes, then on weights.
+    ) -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+        """Takes steps on codes, then on weights; in meta-training, adds the penalties of codes.
 
-        In meta-training, it adds the penalties of codes to the loss.
+        Args:
+            features: tf.Tensor `[S, d]`, of the dtype to compute in.
+            members: tf.Tensor `[S, n_way]`. As in `fit_head`.
+            inner_steps: int. How many steps change the codes.
+            finetuning_steps: int. How many steps change the weights.
+            training: bool. Whether this is meta-training.
+
+        Yields:
+            The codes `[S, n_latent]` and the classes' weights `[n_way, d]` after 0, 1, … steps.
         """
         # Padding is of any numbers, which may be large.
         features = tf.where(exists(members), features, tf.zeros([], features.dtype))
         features = self._normalized(features)
-
-        def loss_of(weights: tf.Tensor) -> tf.Tensor:
-            """The sum of the losses of the support examples."""
-            dropped = self._dropped(features, training)
-            logits = tf.matmul(dropped, class_means(weights, members), transpose_b=True)
-            is_missing = tf.cast(tf.reduce_sum(members, axis=0) == 0, logits.dtype)
-            # Padding is a member of no class.
-            return -tf.reduce_sum(members * tf.nn.log_softmax(without_missing(logits, is_missing)))
-
         start, divergence = self._codes(features, members, training)
         codes = start
         for _ in range(inner_steps):
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(codes)
                 weights = self._decoded(codes, members, training)
-                loss = loss_of(weights)
-            yield class_means(weights, members)
+                loss = summed_loss(self._dropped(features, training), weights, members)
+            yield codes, class_means(weights, members)
             (gradient,) = gradients_of(tape, loss, [codes])
             codes -= _as(features, self.inner_learning_rates) * gradient
         if training:
@@ -296,13 +296,13 @@ class LEO(FeatureHead):
             add_losses([self.kl_weight * divergence, self.encoder_penalty_weight * change])
         weights = self._decoded(codes, members, training)
         for _ in range(finetuning_steps):
-            yield class_means(weights, members)
+            yield codes, class_means(weights, members)
             with tf.GradientTape(watch_accessed_variables=False) as tape:
                 tape.watch(weights)
-                loss = loss_of(weights)
+                loss = summed_loss(self._dropped(features, training), weights, members)
             (gradient,) = gradients_of(tape, loss, [weights])
             weights -= _as(features, self.finetuning_learning_rates) * gradient
-        yield class_means(weights, members)
+        yield codes, class_means(weights, members)
 
     def _codes(
         self, features: tf.Tensor, members: tf.Tensor, training: bool

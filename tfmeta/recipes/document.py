@@ -29,6 +29,7 @@ EXAMPLES: dict[str, Any] = {
     "image_format": {"height": 84, "width": 84},
     "image_size": [84, 84],
     "manual_dir": "./my_packages",
+    "features": "miniImageNet/center",
     "augment": None,
     "support_groups": None,
     "query_groups": None,
