@@ -3,8 +3,8 @@
 python benchmarks/leo/embed.py {emoji,omniglot} MY_DATA [--data-dir DIR]
 
 emoji: by EfficientNet-Lite0 with the weights of ImageNet, at 128×128. omniglot: by the Conv4 of the
-preset prototypical_network_omniglot_5w1s, which was trained on the same training characters. The
-files are MY_DATA/embeddings/NAME/{train,val,test}_embeddings.npz.
+preset prototypical_network_omniglot_lake, which was trained on the same alphabets; without
+rotations. The files are MY_DATA/embeddings/NAME/{train,val,test}_embeddings.npz.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FILES = {"train": "train", "validation": "val", "test": "test"}
 def encoder_of(name: str, example_shape: tuple[int, ...]) -> keras.Model:
     if name == "emoji":
         return tfmeta.backbones.pretrained("efficientnet_lite0", input_shape=example_shape)
-    return tfmeta.from_preset("prototypical_network_omniglot_5w1s").encoder
+    return tfmeta.from_preset("prototypical_network_omniglot_lake").encoder
 
 
 def main() -> None:
@@ -35,7 +35,9 @@ def main() -> None:
     arguments = parser.parse_args()
 
     tfmeta.configure_threads()
-    options: dict[str, Any] = {"image_size": (128, 128)} if arguments.name == "emoji" else {}
+    options: dict[str, Any] = {"protocol": "lake", "rotations": False}
+    if arguments.name == "emoji":
+        options = {"image_size": (128, 128)}
     for split, file in FILES.items():
         images = tfmeta.data.load(
             arguments.name, split=split, data_dir=arguments.data_dir, **options

@@ -1,6 +1,6 @@
 """The accuracy of a trained LEO and of frozen-feature heads, on the same embeddings and episodes.
 
-python benchmarks/leo/run.py RUN --data-dir MY_DATA [--episodes 600] [--n-query 8]
+python benchmarks/leo/run.py RUN --data-dir MY_DATA [--episodes 600] [--n-query 15]
 
 RUN is what `tfmeta train` made of a recipe with data of embeddings. The table has a second
 difference: LEO's accuracy minus the head's, episode by episode, with its own interval.
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="the folder of a run")
     parser.add_argument("--data-dir", required=True, help="the folder that has embeddings/")
     parser.add_argument("--episodes", type=int, default=600)
-    parser.add_argument("--n-query", type=int, default=3)
+    parser.add_argument("--n-query", type=int, default=15)
     parser.add_argument("--shots", type=int, nargs="+", default=[1, 5])
     arguments = parser.parse_args()
 

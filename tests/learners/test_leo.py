@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import tfmeta
+from tfmeta.learners.latent_codes import draw
 
 N_FEATURES, N_LATENT = 5, 3
 LABELS = np.array([0, 1, 2, 1, 0, 2, 0])
@@ -263,6 +264,16 @@ def test_draws_differ_by_step_task_and_batch_and_are_seeded(monkeypatch):
     outside = learner(inputs).numpy()
     np.testing.assert_array_equal(outside, learner(inputs))
     np.testing.assert_array_equal(outside[0], outside[1])
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.6])
+def test_deviations_have_two_bounds(offset):
+    s = tf.constant([[0.0, 0.0, 0.0, 0.0, -5.0, 0.0, 0.5, 1e4]])  # Four means before.
+    free, bounded = (draw(s, offset, largest=bound).deviation for bound in (None, 2.0))
+    expected = np.maximum(np.exp([-5, 0, 0.5]) - (1 - offset), 1e-10)
+    np.testing.assert_allclose(free[0, :3], expected, rtol=1e-5)
+    assert np.isinf(free[0, 3])
+    np.testing.assert_allclose(bounded[0], [*expected, 2], rtol=1e-5)
 
 
 @pytest.mark.large

@@ -33,7 +33,10 @@ class NormalDraw(NamedTuple):
 
 
 def draw(
-    parameters: tf.Tensor, offset: float | tf.Tensor, noise: tf.Tensor | None = None
+    parameters: tf.Tensor,
+    offset: float | tf.Tensor,
+    noise: tf.Tensor | None = None,
+    largest: float | None = None,
 ) -> NormalDraw:
     """Draws from the normal distributions of which a network returns the parameters.
 
@@ -44,8 +47,13 @@ def draw(
         offset: float or scalar tf.Tensor. o.
         noise: tf.Tensor `[S, n]` or None. Standard normal noise; None for the means. Defaults to
             None.
+        largest: float or None. The largest deviation; None for no bound. Defaults to None.
     """
     mean, logarithm = tf.split(parameters, 2, axis=-1)
+    if largest is not None:
+        # Before the exponential, which overflows.
+        bound = tf.math.log(tf.constant(largest + 1, mean.dtype) - offset)
+        logarithm = tf.minimum(logarithm, bound)
     deviation = tf.maximum(tf.exp(logarithm) - (1 - offset), LEAST_DEVIATION)
     return NormalDraw(mean, deviation, noise)
 
@@ -85,15 +93,22 @@ def summed_loss(features: tf.Tensor, weights: tf.Tensor, members: tf.Tensor) -> 
     return -tf.reduce_sum(members * tf.nn.log_softmax(without_missing(logits, is_missing)))
 
 
-def correlation_penalty(matrix: tf.Tensor) -> tf.Tensor:
-    """Returns the mean squared difference between the cosines of rows and the identity.
+def matrix_penalty(matrix: tf.Tensor, l2_weight: float, orthogonality_weight: float) -> tf.Tensor:
+    """Returns the penalty of a matrix of weights.
 
     Args:
         matrix: tf.Tensor `[m, n]`.
+        l2_weight: float. The weight of half the sum of its squares.
+        orthogonality_weight: float. The weight of the mean squared difference between the cosines
+            of its rows and the identity.
     """
-    rows = unit(matrix)
-    cosines = tf.matmul(rows, rows, transpose_b=True)
-    return tf.reduce_mean(tf.square(cosines - tf.eye(matrix.shape[0], dtype=matrix.dtype)))
+    total = l2_weight * tf.nn.l2_loss(matrix)
+    if orthogonality_weight:
+        rows = unit(matrix)
+        cosines = tf.matmul(rows, rows, transpose_b=True)
+        errors = cosines - tf.eye(matrix.shape[0], dtype=matrix.dtype)
+        total += orthogonality_weight * tf.reduce_mean(tf.square(errors))
+    return total
 
 
 def exists(members: tf.Tensor) -> tf.Tensor:

@@ -15,9 +15,9 @@ from tfmeta.learners.feature_head import FeatureHead, Head, State, class_means
 from tfmeta.learners.gradients import gradients_of
 from tfmeta.learners.latent_codes import (
     NormalDraw,
-    correlation_penalty,
     draw,
     exists,
+    matrix_penalty,
     mean_over_examples,
     relations,
     summed_loss,
@@ -43,11 +43,10 @@ class LEO(FeatureHead):
     Deviations from the paper and its code:
 
     - The encoder may be trained, too. The authors' features come from files.
-    - The code clips the gradient by value and then each weight's by norm, both to 0.1. A Keras
-      optimizer does one of them: take `keras.optimizers.Adam(…, clipnorm=0.1)`, after which no
-      value exceeds 0.1 either.
-    - If the loss or its gradient is NaN, the code's step shrinks all weights; here training ends
-      with an error, and the weights stay as they were.
+    - The code clips gradients by value, and then each weight's by norm, to 0.1. A Keras optimizer
+      does one of them: take `clipnorm=0.1`, after which no value exceeds 0.1 either.
+    - If the loss or its gradient is NaN, which large σ can cause, the code's step only shrinks
+      weights; here training ends with an error. A bound, `largest_deviation`, prevents it.
     - The density of a draw is computed from its noise, which loses no digits if σ is small.
 
     Args:
@@ -59,8 +58,10 @@ class LEO(FeatureHead):
         finetuning_learning_rate: float > 0. Step size of the steps on weights, at the start of
             training: each feature has its own, which is learned. Defaults to 0.001.
         finetuning_steps: int ≥ 0. How many steps change the weights. Defaults to 5.
-        sample: bool. Whether codes and weights are drawn in meta-training. Without, there is no
-            divergence to penalise. Defaults to True.
+        sample: bool. Whether codes and weights are drawn in meta-training. If not, `kl_weight` has
+            no effect. Defaults to True.
+        largest_deviation: float > 0 or None. A bound of σ, without which training may diverge: the
+            gradient of a draw grows as exp(s). Defaults to None, no bound, as published.
         dropout_rate: float from 0 to below 1. Which share of the features is dropped in
             meta-training, anew each time that they are used. Defaults to 0.5.
         kl_weight: float ≥ 0. β, the weight of the codes' divergence from a standard normal
@@ -78,8 +79,7 @@ class LEO(FeatureHead):
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`. The dtype
             defaults to the encoder's.
 
-    All defaults are those of the authors' code. It lists better ones for miniImageNet and
-    tieredImageNet, which the recipes of these have.
+    All defaults are those of the authors' code.
 
     Reference:
         Rusu, Rao, Sygnowski, Vinyals, Pascanu, Osindero, Hadsell (2019), Meta-Learning with Latent
@@ -116,6 +116,7 @@ class LEO(FeatureHead):
         finetuning_learning_rate: float = 0.001,
         finetuning_steps: int = 5,
         sample: bool = True,
+        largest_deviation: float | None = None,
         dropout_rate: float = 0.5,
         kl_weight: float = 1e-3,
         encoder_penalty_weight: float = 1e-9,
@@ -130,6 +131,8 @@ class LEO(FeatureHead):
         check_integer("inner_steps", inner_steps, 0)
         check_positive("finetuning_learning_rate", finetuning_learning_rate)
         check_integer("finetuning_steps", finetuning_steps, 0)
+        if largest_deviation is not None:
+            check_positive("largest_deviation", largest_deviation)
         check_in_range("dropout_rate", dropout_rate, 0, 1)
         check_in_range("kl_weight", kl_weight, 0)
         check_in_range("encoder_penalty_weight", encoder_penalty_weight, 0)
@@ -142,6 +145,7 @@ class LEO(FeatureHead):
         self.finetuning_learning_rate = finetuning_learning_rate
         self.finetuning_steps = finetuning_steps
         self.sample = sample
+        self.largest_deviation = largest_deviation
         self.dropout_rate = dropout_rate
         self.kl_weight = kl_weight
         self.encoder_penalty_weight = encoder_penalty_weight
@@ -169,12 +173,10 @@ class LEO(FeatureHead):
         )
 
     def _matrix(self, name: str, n_inputs: int, n_outputs: int) -> keras.Variable:
+        orthogonality = self.orthogonality_weight if name == "decoder" else 0.0
+
         def penalty(matrix: Any) -> tf.Tensor:
-            matrix = tf.convert_to_tensor(matrix)
-            total = self.l2_weight * tf.nn.l2_loss(matrix)
-            if name == "decoder":
-                total += self.orthogonality_weight * correlation_penalty(matrix)
-            return total
+            return matrix_penalty(tf.convert_to_tensor(matrix), self.l2_weight, orthogonality)
 
         shape = n_inputs, n_outputs
         return self.add_weight(shape, "glorot_uniform", regularizer=penalty, name=name)
@@ -195,14 +197,10 @@ class LEO(FeatureHead):
         members = self.members(support_y, support_mask, n_way)
         features, statistics = self.support_features(support_x, support_mask, training)
         features, members = (tf.cast(t, self.head_dtype) for t in (flat(features), members))
-        steps = self.descend(features, members, self.inner_steps, self.finetuning_steps, True)
-        *_, (_, vectors) = steps
-        return self._state(vectors, members, statistics)
+        return self._state(self._fitted(features, members, True), members, statistics)
 
     def fit_head(self, features: tf.Tensor, members: tf.Tensor) -> Head:
-        steps = self.descend(features, members, self.inner_steps, self.finetuning_steps, False)
-        *_, (_, vectors) = steps
-        return {"weights": tf.transpose(vectors)}
+        return {"weights": tf.transpose(self._fitted(features, members, training=False))}
 
     def head_logits(self, head: Head, features: Any, compare: Comparison) -> Any:
         return compare.product(self._normalized(features), head["weights"])
@@ -243,6 +241,11 @@ class LEO(FeatureHead):
         steps = self.descend(features, members, on_codes, inner_steps - on_codes, training=False)
         states = [self._state(vectors, members, statistics) for _, vectors in steps]
         return tf.stack([self.predict_task(state, query_x, query_mask) for state in states])
+
+    def _fitted(self, features: tf.Tensor, members: tf.Tensor, training: bool) -> tf.Tensor:
+        steps = self.inner_steps, self.finetuning_steps
+        *_, (_, vectors) = self.descend(features, members, *steps, training)
+        return vectors
 
     def _state(self, vectors: tf.Tensor, members: tf.Tensor, statistics: Any) -> State:
         is_missing = tf.reduce_sum(members, axis=0) == 0
@@ -329,11 +332,9 @@ class LEO(FeatureHead):
     ) -> NormalDraw:
         noise = None
         if training and self.sample:
-            shape = tf.shape(parameters) // [1, 2]
-            noise = keras.random.normal(
-                shape, dtype=parameters.dtype.name, seed=self.seed_generator
-            )
-        return draw(parameters, offset, noise)
+            shape, dtype = tf.shape(parameters) // [1, 2], parameters.dtype.name
+            noise = keras.random.normal(shape, dtype=dtype, seed=self.seed_generator)
+        return draw(parameters, offset, noise, self.largest_deviation)
 
     def _dropped(self, features: tf.Tensor, training: bool) -> tf.Tensor:
         """Drops features at random in meta-training, anew in each call."""

@@ -30,6 +30,7 @@ EXAMPLES: dict[str, Any] = {
     "image_size": [84, 84],
     "manual_dir": "./my_packages",
     "features": "miniImageNet/center",
+    "largest_deviation": 1.0,
     "augment": None,
     "support_groups": None,
     "query_groups": None,

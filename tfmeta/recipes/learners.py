@@ -17,6 +17,7 @@ from tfmeta.recipes.options import (
     Named,
     OneOrMoreSteps,
     OptionalBatchSize,
+    OptionalPositiveNumber,
     OptionalSteps,
     PositiveNumber,
     Range,
@@ -223,6 +224,8 @@ class LEO(Named):
     """Steps that change the weights, after those on codes."""
     sample: Flag = True
     """Whether codes and weights are drawn in meta-training."""
+    largest_deviation: OptionalPositiveNumber = None
+    """A bound of the standard deviations, for training that diverges. None if it is null."""
     dropout_rate: Share = 0.5
     """Which share of the features is dropped in meta-training."""
     kl_weight: Weight = 0.001
