@@ -3,12 +3,14 @@
 python benchmarks/leo/run.py RUN --data-dir MY_DATA [--episodes 600] [--n-query 15]
 
 RUN is what `tfmeta train` made of a recipe with data of embeddings. The table has a second
-difference: LEO's accuracy minus the head's, episode by episode, with its own interval.
+difference: LEO's accuracy minus the head's, episode by episode, with its own interval. The results
+are kept in `results.json`, by the recipe's name.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 
 import keras
@@ -19,6 +21,7 @@ from tfmeta.recipes import Recipe
 from tfmeta.training import load_learner
 
 META_BATCH = 20
+RESULTS = Path(__file__).parent / "results.json"
 
 
 def accuracies(learner: tfmeta.MetaLearner, episodes: object, n_batches: int) -> np.ndarray:
@@ -67,6 +70,7 @@ def main() -> None:
             tfmeta.backbones.identity(shape)
         ),
     }
+    results: dict[str, dict[str, list[str]]] = {}
     n_batches = -(-arguments.episodes // META_BATCH)
     for n_shot in arguments.shots:
         kept = test.drop_small_classes(n_shot + arguments.n_query)
@@ -77,7 +81,13 @@ def main() -> None:
             found = accuracies(learner, episodes, n_batches)
             of_leo = found if of_leo is None else of_leo
             difference = "" if name == "LEO" else interval(of_leo - found)
-            print(f"| {name} | {interval(found)} | {difference} |", flush=True)
+            cells = [interval(found), difference.replace("-", "−")]
+            results.setdefault(f"5-way {n_shot}-shot", {})[name] = cells
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+    known = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.is_file() else {}
+    known[recipe.name] = results
+    text = json.dumps(known, indent=1, sort_keys=True, ensure_ascii=False)
+    RESULTS.write_text(f"{text}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
