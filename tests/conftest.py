@@ -58,6 +58,7 @@ LARGE_EXAMPLES = {
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
     "FineTuning",
+    "LEO",
     "MAMLPlusPlus",
     "MahalanobisHead",
     "MatchingNetwork",

@@ -25,6 +25,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cavia": _STEPS,
     "cosine_prototypical_network": {},
     "fine_tuning": {"steps": 2, "learning_rate": 0.05},
+    "leo": {
+        "n_latent": 3,
+        "inner_steps": 2,
+        "finetuning_steps": 1,
+        "finetuning_learning_rate": 0.1,
+    },
     "logistic_head": {"newton_steps": 6},
     "mahalanobis_head": {},
     "maml": _STEPS,
@@ -39,8 +45,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "simple_shot": {},
 }
 HEADS = (
-    *("baseline_plus_plus", "cosine_prototypical_network", "fine_tuning", "logistic_head"),
-    *("mahalanobis_head", "ridge_head", "simple_shot"),
+    *("baseline_plus_plus", "cosine_prototypical_network", "fine_tuning", "leo"),
+    *("logistic_head", "mahalanobis_head", "ridge_head", "simple_shot"),
 )
 
 

@@ -21,6 +21,7 @@ from tfmeta.zoo_table import zoo_table
 
 MODELS = Path(__file__).parent.parent / "models"
 MEASURED = sorted(path.parent for path in MODELS.glob(f"*/{EVALUATION}"))
+BESIDE_LEO = MODELS.parent / "benchmarks" / "leo" / "results.json"
 ALGORITHMS = MODELS.parent / "docs" / "algorithms.md"
 
 
@@ -161,7 +162,28 @@ def test_intervals_in_a_card_s_own_words_are_those_of_an_evaluation_or_a_paper(f
             for evaluation in Report.read(path).evaluations:
                 estimates = (evaluation.estimate, *evaluation.steps)
                 known |= {cards.cell(estimate, evaluation.metric) for estimate in estimates}
+    of_leo = json.loads(BESIDE_LEO.read_text(encoding="utf-8")).get(folder.name, {})
+    known |= {c.lstrip("−") for by in of_leo.values() for cells in by.values() for c in cells}
     assert set(re.findall(r"[\d.]+ ± [\d.]*\d", own)) <= known
+
+
+def test_the_tables_of_leo_say_what_its_benchmark_says():
+    results = json.loads(BESIDE_LEO.read_text(encoding="utf-8"))
+    section = ALGORITHMS.read_text(encoding="utf-8").split("\n### LEO\n")[1].split("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if "-shot | " in line]
+    order = ("LEO", "SimpleShot", "RidgeHead", "CosinePrototypicalNetwork")
+    shown = {"emoji": "leo_emoji_5w1s", "Omniglot": "leo_omniglot_5w1s"}
+    assert len(rows) == 4
+    for features, setting, *cells in rows:
+        (name,) = (shown[key] for key in shown if key in features)
+        assert cells == [results[name][setting][learner][0] for learner in order]
+    for name, settings in results.items():
+        card = (MODELS / name / cards.CARD).read_text(encoding="utf-8")
+        for learner in order:
+            cells = [cell.lstrip("−") for by in settings.values() for cell in by[learner]]
+            (row,) = (line for line in card.splitlines() if line.startswith(f"| {learner} |"))
+            numbers = re.findall(r"[\d.]+ ± [\d.]+", row)
+            assert numbers == [cell for cell in cells if cell]
 
 
 def test_the_sinusoids_card_says_what_joint_training_gave():

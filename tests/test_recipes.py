@@ -155,6 +155,7 @@ def test_shipped_recipes_make_the_learner_they_describe(path: Path) -> None:
         "digits": (8, 8, 1),
         "mini_imagenet": (84, 84, 3),
         "cifar_fs": (32, 32, 3),
+        "embeddings": (12,),
         "emoji": (64, 64, 3),
         "oxford_flowers102": (height, width, 3),
         "caltech_birds2011": (height, width, 3),
@@ -659,6 +660,7 @@ NETWORK_FUNCTIONS = {
     **network_makers.NETWORKS,
     "relation_encoder": tfmeta.backbones.relation_encoder,
     "efficientnet_lite0": tfmeta.backbones.pretrained,
+    "identity": tfmeta.backbones.identity,
 }
 STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] = {
     **{

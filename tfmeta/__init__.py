@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from tfmeta.learners import (
         ANIL,
         CAVIA,
+        LEO,
         MAML,
         BaselinePlusPlus,
         CosinePrototypicalNetwork,
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ANIL",
     "CAVIA",
+    "LEO",
     "MAML",
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 from collections.abc import Sequence
 from typing import Any
@@ -19,6 +20,14 @@ def check_positive(name: str, value: Any) -> None:
     """Raises a ValueError unless `value` is a number above 0."""
     if not isinstance(value, numbers.Real) or not float(value) > 0:
         raise ValueError(f"{name} must be > 0; got {value!r}.")
+
+
+def check_in_range(name: str, value: Any, least: float, below: float = math.inf) -> None:
+    """Raises a ValueError unless `value` is a number from `least` to less than `below`."""
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    if not is_number or not least <= float(value) < below:
+        end = "" if below == math.inf else f" and < {below:g}"
+        raise ValueError(f"{name} must be a finite number ≥ {least:g}{end}; got {value!r}.")
 
 
 def check_one_of(name: str, value: Any, known: Sequence[str]) -> None:

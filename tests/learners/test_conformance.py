@@ -62,6 +62,8 @@ CLASSIFIERS = {
     "prototypical_network": ({}, {}),
     "matching_network": ({}, {}),
     "relation_network": ({}, {"training_steps": 30}),
+    # What is drawn differs with the order and with padding.
+    "leo": ({"sample": False, "dropout_rate": 0.0, "inner_learning_rate": 2.0}, {}),
     "logistic_head": ({}, {}),
     "cosine_prototypical_network": ({"initial_scale": 2.0}, {}),
     "fine_tuning": ({"initial_scale": 2.0}, {}),

@@ -136,8 +136,8 @@ def task(labels, n_query=4):
 
 
 def test_every_head_has_its_equations():
-    # Fine-tuning changes the encoder, too; its steps have a test of their own.
-    assert {*EQUATIONS, "fine_tuning"} == set(HEADS)
+    # The steps of these two have tests of their own.
+    assert {*EQUATIONS, "fine_tuning", "leo"} == set(HEADS)
 
 
 @pytest.mark.parametrize("name", EQUATIONS)

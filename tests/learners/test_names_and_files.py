@@ -18,6 +18,7 @@ import tfmeta
         ("cavia", tfmeta.CAVIA),
         ("cosine_prototypical_network", tfmeta.CosinePrototypicalNetwork),
         ("fine_tuning", tfmeta.FineTuning),
+        ("leo", tfmeta.LEO),
         ("logistic_head", tfmeta.LogisticHead),
         ("mahalanobis_head", tfmeta.MahalanobisHead),
         ("maml", tfmeta.MAML),

@@ -7,6 +7,7 @@ from tfmeta.backbones.conv4 import conv4
 from tfmeta.backbones.efficientnet_lite0 import efficientnet_lite0
 from tfmeta.backbones.film_conv4 import film_conv4
 from tfmeta.backbones.from_keras import from_keras
+from tfmeta.backbones.identity import identity
 from tfmeta.backbones.linear import linear
 from tfmeta.backbones.mlp import mlp
 from tfmeta.backbones.pretrained import pretrained
@@ -17,6 +18,7 @@ __all__ = [
     "efficientnet_lite0",
     "film_conv4",
     "from_keras",
+    "identity",
     "linear",
     "mlp",
     "pretrained",

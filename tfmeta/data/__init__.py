@@ -16,14 +16,24 @@ from tfmeta.data.names import resolve
 if TYPE_CHECKING:
     from tfmeta.data.class_dataset import ClassDataset
     from tfmeta.data.embedding import embed
+    from tfmeta.data.embedding_files import write_embeddings
     from tfmeta.data.task_distribution import TaskDistribution
 
-__all__ = ["ClassDataset", "ImageFormat", "TaskDistribution", "embed", "load", "resolve"]
+__all__ = [
+    "ClassDataset",
+    "ImageFormat",
+    "TaskDistribution",
+    "embed",
+    "load",
+    "resolve",
+    "write_embeddings",
+]
 
 _LAZY = {
     "ClassDataset": "tfmeta.data.class_dataset",
     "TaskDistribution": "tfmeta.data.task_distribution",
     "embed": "tfmeta.data.embedding",
+    "write_embeddings": "tfmeta.data.embedding_files",
 }
 
 
@@ -60,6 +70,8 @@ def load(
     | `"digits"`                 | the handwritten digits of scikit-learn     |                  |
     | `"mini_imagenet"`          | your folder `mini_imagenet` in `data_dir`  |                  |
     | `"cifar_fs"`               | CIFAR-100 in the split of Bertinetto et al.|                  |
+    | `"embeddings"`             | files of vectors in the folder `embeddings`| `features=`      |
+    |                            | of `data_dir`, such as those of LEO's paper|                  |
     | `"sinusoid"`, `"linear"`   | distributions of regression tasks          |                  |
     | `"./images"`, `"/images"`, | a folder with one sub-folder of images per | `image_format=`, |
     | `"~/images"`, `"images/"`, | class: whatever begins with `.`, `/`, `~`  | `on_error=`      |
@@ -82,8 +94,8 @@ def load(
             Defaults to "train", and to "all" for folders and arrays. Task distributions have no
             splits: use different seeds.
         data_dir: str or path. The directory of TensorFlow Datasets, which also holds
-            `mini_imagenet`. Defaults to the environment variable `TFDS_DATA_DIR`, or else to
-            `~/tensorflow_datasets`.
+            `mini_imagenet` and `embeddings`. Defaults to the environment variable `TFDS_DATA_DIR`,
+            or else to `~/tensorflow_datasets`.
         **options: See the table.
 
     Returns:

@@ -117,6 +117,13 @@ NAMED: dict[str, Source] = {
             "mini_imagenet", "named", f"{_SOURCES}.mini_imagenet:mini_imagenet", has_data_dir=True
         ),
         Source("cifar_fs", "named", f"{_SOURCES}.cifar_fs:cifar_fs", has_data_dir=True),
+        Source(
+            "embeddings",
+            "named",
+            f"{_SOURCES}.embeddings:embeddings",
+            ("features",),
+            has_data_dir=True,
+        ),
         Source("sinusoid", "regression", f"{_SOURCES}.sinusoid:sinusoid", has_splits=False),
         Source("linear", "regression", f"{_SOURCES}.linear:linear", has_splits=False),
     )

@@ -9,6 +9,7 @@ from tfmeta.learners.baseline_plus_plus import BaselinePlusPlus
 from tfmeta.learners.cavia import CAVIA
 from tfmeta.learners.cosine_prototypical_network import CosinePrototypicalNetwork
 from tfmeta.learners.fine_tuning import FineTuning
+from tfmeta.learners.leo import LEO
 from tfmeta.learners.logistic_head import LogisticHead
 from tfmeta.learners.mahalanobis_head import MahalanobisHead
 from tfmeta.learners.maml import MAML
@@ -30,6 +31,7 @@ BY_NAME: dict[str, type[MetaLearner]] = {
     "cavia": CAVIA,
     "cosine_prototypical_network": CosinePrototypicalNetwork,
     "fine_tuning": FineTuning,
+    "leo": LEO,
     "logistic_head": LogisticHead,
     "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
@@ -66,6 +68,7 @@ __all__ = [
     "ANIL",
     "BY_NAME",
     "CAVIA",
+    "LEO",
     "MAML",
     "AdaptedModel",
     "BaselinePlusPlus",

@@ -144,6 +144,7 @@ class ANIL(InnerLoopLearner):
         query_x: tf.Tensor,
         query_mask: tf.Tensor | None,
         inner_steps: int,
+        n_way: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Predicts after each step of the head. See `MetaLearner.predict_task_by_step`."""
         support, statistics = self._embed_support(support_x, support_mask, training=False)

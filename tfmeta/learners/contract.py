@@ -95,6 +95,7 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
         query_x: tf.Tensor,
         query_mask: tf.Tensor | None,
         inner_steps: int,
+        n_way: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Predicts the queries of one task after each of its inner steps.
 
@@ -105,6 +106,8 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             query_x: tf.Tensor. As in `predict_task`; likewise the next.
             query_mask: tf.Tensor or None.
             inner_steps: int. The number of steps, ≥ 0.
+            n_way: tf.Tensor, scalar int32, or None. As in `adapt_task`; given if
+                `classes_from_support`. Defaults to None.
 
         Returns:
             The predictions after 0, 1, …, `inner_steps` steps: `[inner_steps + 1, Q, n_way]` or

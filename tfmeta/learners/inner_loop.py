@@ -174,6 +174,7 @@ class InnerLoopLearner(InnerLoss):
         query_x: tf.Tensor,
         query_mask: tf.Tensor | None,
         inner_steps: int,
+        n_way: tf.Tensor | None = None,
     ) -> tf.Tensor:
         """Predicts after each step, in a loop of the graph. See `MetaLearner`."""
         self._rule.check_steps(inner_steps)

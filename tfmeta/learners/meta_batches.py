@@ -81,11 +81,12 @@ class MetaBatches(KerasMethods):
             ValueError: If this learner has no inner steps, or is not defined for so many.
         """
         inputs = self._with_checked_labels(checked_inputs(inputs))
+        options = {"n_way": self._n_way(inputs)} if self.classes_from_support else {}
 
         def predict(episode: dict[str, tf.Tensor]) -> tf.Tensor:
             support = episode["support_x"], episode["support_y"], episode.get("support_mask")
             queries = episode["query_x"], episode.get("query_mask")
-            return self.predict_task_by_step(*support, *queries, inner_steps)
+            return self.predict_task_by_step(*support, *queries, inner_steps, **options)
 
         # XLA cannot compile a vectorised loop.
         how = self.mapping()._replace(compiled=False)

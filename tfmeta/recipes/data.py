@@ -87,6 +87,18 @@ class MiniImagenet(Named):
     name: Literal["mini_imagenet"]
 
 
+class Embeddings(Named):
+    """Vectors that an encoder made of images, from your own files or those of LEO's authors.
+
+    The network `identity` takes them as features.
+    """
+
+    name: Literal["embeddings"]
+    features: Text
+    """The folder of the files in the folder `embeddings` of the data's folder, for example
+    `miniImageNet/center`; or an absolute path."""
+
+
 class CifarFS(Named):
     """CIFAR-100, split for few-shot learning."""
 
@@ -184,6 +196,7 @@ NAMED_DATA: dict[str, type[Named]] = {
     "icons": Icons,
     "digits": Digits,
     "mini_imagenet": MiniImagenet,
+    "embeddings": Embeddings,
     "cifar_fs": CifarFS,
     "sinusoid": Sinusoid,
     "linear": Linear,
@@ -222,6 +235,7 @@ ClassData: TypeAlias = Annotated[
     | Annotated[Icons, Tag("icons")]
     | Annotated[Digits, Tag("digits")]
     | Annotated[MiniImagenet, Tag("mini_imagenet")]
+    | Annotated[Embeddings, Tag("embeddings")]
     | Annotated[CifarFS, Tag("cifar_fs")]
     | Annotated[Folder, Tag("folder")]
     | Annotated[Folders, Tag("folders")]

@@ -29,6 +29,8 @@ EXAMPLES: dict[str, Any] = {
     "image_format": {"height": 84, "width": 84},
     "image_size": [84, 84],
     "manual_dir": "./my_packages",
+    "features": "miniImageNet/center",
+    "largest_deviation": 1.0,
     "augment": None,
     "support_groups": None,
     "query_groups": None,

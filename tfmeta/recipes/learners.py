@@ -17,10 +17,13 @@ from tfmeta.recipes.options import (
     Named,
     OneOrMoreSteps,
     OptionalBatchSize,
+    OptionalPositiveNumber,
     OptionalSteps,
     PositiveNumber,
     Range,
+    Share,
     Steps,
+    Weight,
     known_name,
 )
 
@@ -205,6 +208,40 @@ class FineTuning(Named):
     """How batch norm normalises, in training and in the recipe's first test."""
 
 
+class LEO(Named):
+    """Decodes a linear classifier from latent codes, which adapt to the task."""
+
+    name: Literal["leo"]
+    n_latent: Filters = 64
+    """Numbers in a code."""
+    inner_learning_rate: PositiveNumber = 1.0
+    """Step size of the inner steps on codes, at the start of training."""
+    inner_steps: Steps = 5
+    """Inner steps that change the codes."""
+    finetuning_learning_rate: PositiveNumber = 0.001
+    """Step size of the steps on weights, at the start of training."""
+    finetuning_steps: Steps = 5
+    """Steps that change the weights, after those on codes."""
+    sample: Flag = True
+    """Whether codes and weights are drawn in meta-training."""
+    largest_deviation: OptionalPositiveNumber = None
+    """A bound of the standard deviations, for training that diverges. None if it is null."""
+    dropout_rate: Share = 0.5
+    """Which share of the features is dropped in meta-training."""
+    kl_weight: Weight = 0.001
+    """Weight of the codes' divergence from a standard normal distribution."""
+    encoder_penalty_weight: Weight = 1e-9
+    """Weight of the codes' mean squared change in the inner steps."""
+    l2_weight: Weight = 1e-8
+    """Weight of half the sum of squared weights."""
+    orthogonality_weight: Weight = 0.001
+    """Weight of the penalty of rows of the decoder that are not orthogonal."""
+    normalize: Flag = True
+    """Whether features are divided by their length."""
+    batch_norm: BatchNorm = "transductive"
+    """How batch norm normalises, in training and in the recipe's first test."""
+
+
 class LogisticHead(Named):
     """Fits logistic regression to the support set's L2-normalised features."""
 
@@ -257,6 +294,7 @@ LEARNERS: dict[str, type[Named]] = {
     "cavia": CAVIA,
     "cosine_prototypical_network": CosinePrototypicalNetwork,
     "fine_tuning": FineTuning,
+    "leo": LEO,
     "logistic_head": LogisticHead,
     "mahalanobis_head": MahalanobisHead,
     "maml": MAML,
@@ -277,6 +315,7 @@ Learner: TypeAlias = Annotated[
     | CAVIA
     | CosinePrototypicalNetwork
     | FineTuning
+    | LEO
     | LogisticHead
     | MahalanobisHead
     | MAML

@@ -31,11 +31,21 @@ def _efficientnet_lite0(
     return backbones.pretrained("efficientnet_lite0", input_shape=input_shape, **options)
 
 
+def _identity(n_outputs: int | None, input_shape: tuple[int, ...]) -> keras.Model:
+    if n_outputs is not None:
+        raise ValueError(
+            "identity is an encoder, but this learner needs a network with outputs for the "
+            "classes: choose linear or mlp, or a learner that takes an encoder, such as leo."
+        )
+    return backbones.identity(input_shape)
+
+
 # Makes a network of the number of outputs (None for features), the example shape and options.
 NETWORKS: dict[str, Callable[..., keras.Model]] = {
     "conv4": backbones.conv4,
     "efficientnet_lite0": _efficientnet_lite0,
     "film_conv4": backbones.film_conv4,
+    "identity": _identity,
     "linear": backbones.linear,
     "mlp": backbones.mlp,
     "relation_encoder": lambda n_outputs, input_shape, **options: backbones.relation_encoder(

@@ -55,6 +55,12 @@ class FiLMConv4(Named):
     """Channels of each block."""
 
 
+class Identity(Named):
+    """The encoder of examples that are features already, for the learners that take an encoder."""
+
+    name: Literal["identity"]
+
+
 class Linear(Named):
     """One linear layer: linear or logistic regression."""
 
@@ -162,6 +168,7 @@ NETWORKS: dict[str, type[Named]] = {
     "conv4": Conv4,
     "efficientnet_lite0": EfficientNetLite0,
     "film_conv4": FiLMConv4,
+    "identity": Identity,
     "linear": Linear,
     "mlp": MLP,
     "relation_encoder": RelationEncoder,
@@ -196,6 +203,7 @@ Network: TypeAlias = Annotated[
     Annotated[Conv4, Tag("conv4")]
     | Annotated[EfficientNetLite0, Tag("efficientnet_lite0")]
     | Annotated[FiLMConv4, Tag("film_conv4")]
+    | Annotated[Identity, Tag("identity")]
     | Annotated[Linear, Tag("linear")]
     | Annotated[MLP, Tag("mlp")]
     | Annotated[RelationEncoder, Tag("relation_encoder")]
