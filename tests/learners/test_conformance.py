@@ -82,6 +82,17 @@ VARIANTS = [
         **BY_UNIT,
     ),
     Case(
+        "Reptile, carried moments",
+        lambda: make_learner(
+            "reptile", DENSE, batch_norm="support", inner_rule="adam", carry_moments=True
+        ),
+        transductive=False,
+        optimizer=lambda: keras.optimizers.SGD(1.0),
+        custom_training=True,
+        training_steps=TRAINING_STEPS,
+        **BY_UNIT,
+    ),
+    Case(
         "Meta-LSTM, second order, in batches",
         lambda: tfmeta.MetaLSTM(
             plain_network(N_WAY),
