@@ -1,6 +1,6 @@
 """What meta-learned hyper-parameters of inner steps are worth on sinusoids, and what they become.
 
-python benchmarks/inner_rules/run.py [--steps 3000] [--figure docs/images/inner_schedule.png]
+python benchmarks/inner_rules/run.py [--steps 3000] [--rules sgd schedule] [--figure docs/images/inner_schedule.png]
 """
 
 from __future__ import annotations
@@ -45,13 +45,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=3000, help="training steps of 25 tasks")
     parser.add_argument("--episodes", type=int, default=1000, help="test tasks")
+    parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     parser.add_argument("--figure", type=Path, help="the PNG file to write")
     options = parser.parse_args()
 
     test = tfmeta.data.load("sinusoid").episodes(n_shot=10, n_query=100, seed=2_000_000)
     learners, rows = {}, []
-    for name, rule in RULES.items():
-        learner = learners[name] = meta_trained(rule, options.steps)
+    for name in options.rules:
+        learner = learners[name] = meta_trained(RULES[name], options.steps)
         result = tfmeta.evaluate(learner, test, options.episodes)
         mse = result.estimate
         rows.append(f"| {name} | {mse.mean:.4f} ± {mse.ci95:.4f} |")
@@ -62,7 +63,7 @@ def main() -> None:
     print("\n| inner rule | MSE after 5 steps |\n| --- | --- |")
     print("\n".join(rows))
     if options.figure:
-        schedules = {name: learners[name] for name in RULES if name.startswith("schedule")}
+        schedules = {name: learners[name] for name in options.rules if name.startswith("schedule")}
         plots.inner_schedules(schedules, options.figure)
 
 
