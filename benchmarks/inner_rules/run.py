@@ -1,6 +1,6 @@
 """What meta-learned hyper-parameters of inner steps are worth on sinusoids, and what they become.
 
-python benchmarks/inner_rules/run.py [--steps 3000] [--rules sgd schedule] [--figure docs/images/inner_schedule.png]
+python benchmarks/inner_rules/run.py [--steps 3000] [--rules sgd schedule] [--figure FILE.png]
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ def main() -> None:
     test = tfmeta.data.load("sinusoid").episodes(n_shot=10, n_query=100, seed=2_000_000)
     learners, rows = {}, []
     for name in options.rules:
-        learner = learners[name] = meta_trained(RULES[name], options.steps)
+        try:
+            learner = learners[name] = meta_trained(RULES[name], options.steps)
+        except ValueError as error:  # It diverged, which is a result, too.
+            rows.append(f"| {name} | {str(error).split(',')[0]} |")
+            print(rows[-1], flush=True)
+            continue
         result = tfmeta.evaluate(learner, test, options.episodes)
         mse = result.estimate
         rows.append(f"| {name} | {mse.mean:.4f} ± {mse.ci95:.4f} |")
@@ -63,7 +68,7 @@ def main() -> None:
     print("\n| inner rule | MSE after 5 steps |\n| --- | --- |")
     print("\n".join(rows))
     if options.figure:
-        schedules = {name: learners[name] for name in options.rules if name.startswith("schedule")}
+        schedules = {name: learners[name] for name in learners if name.startswith("schedule")}
         plots.inner_schedules(schedules, options.figure)
 
 
