@@ -192,13 +192,24 @@ def test_the_readme_has_shell_blocks_that_adapt_and_that_train():
 
 # The default tier has pages that a reader opens first; the guide takes half a minute.
 FIRST_PAGES = ("zoo.md", "recipes.md", "cli.md")
+LARGE = {True: [], False: [pytest.mark.large]}
+NEEDS = {
+    "addons.md": [
+        pytest.mark.skipif(
+            importlib.util.find_spec("tensorflow_addons") is None,
+            reason="the extra tfmeta[addons] is not installed",
+        )
+    ]
+}
 
 
 @pytest.mark.parametrize(
     "page",
     [
         pytest.param(
-            page, id=page.name, marks=[] if page.name in FIRST_PAGES else [pytest.mark.large]
+            page,
+            id=page.name,
+            marks=[*NEEDS.get(page.name, []), *LARGE[page.name in FIRST_PAGES]],
         )
         for page in PAGES
         if SNIPPETS.get(page)
@@ -213,7 +224,7 @@ def test_snippets_run(page):
 @pytest.mark.parametrize(
     "page",
     [
-        pytest.param(page, id=page.name)
+        pytest.param(page, id=page.name, marks=NEEDS.get(page.name, []))
         for page in PAGES
         if ".fit(" in "".join(SNIPPETS.get(page, []))
     ],

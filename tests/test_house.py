@@ -20,8 +20,8 @@ PACKAGE = Path(__file__).resolve().parent.parent / "tfmeta"
 # from its own floor and from those below.
 FLOORS: list[set[str]] = [
     {
-        *("archives", "backend", "checks", "files", "keras_internals", "keras_layers", "modes"),
-        *("pfor_internals", "quiet", "registry", "signals", "task_mapping"),
+        *("addons", "archives", "backend", "checks", "files", "keras_internals", "keras_layers"),
+        *("modes", "pfor_internals", "quiet", "registry", "signals", "task_mapping"),
         *("tensorflow_internals", "threads", "version", "versions"),
     },
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},

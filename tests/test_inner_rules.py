@@ -7,7 +7,15 @@ import tensorflow as tf
 
 import tfmeta
 from tfmeta import inner_rules
-from tfmeta.inner_rules import SGD, Adam, InnerRule, Momentum, PerLayerPerStep, PerParameter
+from tfmeta.inner_rules import (
+    SGD,
+    Adam,
+    InnerRule,
+    Momentum,
+    PerLayerPerStep,
+    PerParameter,
+    Schedule,
+)
 
 pytestmark = pytest.mark.usefixtures("float64")
 
@@ -86,6 +94,29 @@ def test_per_layer_per_step_has_a_rate_for_every_layer_and_step():
     np.testing.assert_allclose([s[1] for s in states], [[-3.0], [-3.0], [-9.0]], rtol=1e-15)
 
 
+def test_a_schedule_has_a_rate_a_momentum_and_a_weight_decay_for_every_step():
+    rule = made(Schedule(), inner_steps=2)
+    rule.learning_rate.assign([0.5, 0.25])
+    rule.momentum.assign([3.0, -1.0])
+    rule.weight_decay.assign([0.5, 2.0])
+    states = trajectory(rule, [[1.0, 2.0]], [[[2.0, -4.0]], [[1.0, 0.0]]])
+    # v = (2, -4), θ = (1, 2) - 0.5 (v + 0.5 θ); then v = (-1, 4), θ - 0.25 (v + 2 θ).
+    expected = [[-0.25, 3.5], [0.125, 0.75]]
+    np.testing.assert_allclose(np.squeeze(states), expected, rtol=1e-12)
+
+
+def test_a_schedule_starts_as_gradient_descent_or_as_it_is_told():
+    gradients = np.random.default_rng(0).normal(size=(3, 1, 2))
+    plain = trajectory(made(SGD()), [[1.0, 2.0]], gradients)
+    np.testing.assert_allclose(trajectory(made(Schedule()), [[1.0, 2.0]], gradients), plain)
+    with_momentum = trajectory(made(Momentum(0.5)), [[1.0, 2.0]], gradients)
+    rule = made(Schedule(momentum=0.5))
+    np.testing.assert_allclose(trajectory(rule, [[1.0, 2.0]], gradients), with_momentum)
+    rule = made(Schedule(momentum=0.5, weight_decay=0.01))
+    assert rule.get_config().items() >= {"momentum": 0.5, "weight_decay": 0.01}.items()
+    np.testing.assert_allclose(rule.weight_decay, [0.01] * 3, rtol=1e-6)
+
+
 @pytest.mark.parametrize("beta_1", [0.0, 0.9])
 def test_adam_is_that_of_the_paper_and_of_keras(beta_1):
     rng = np.random.default_rng(0)
@@ -132,6 +163,30 @@ def test_momentum_and_rate_are_meta_learned(meta_gradient, numeric_gradient):
 
     rule = learner.inner_rule
     order = [learner.network.trainable_variables[0], rule.learning_rate, rule.momentum]
+    assert [id(v) for v in learner.trainable_variables] == [id(v) for v in order]
+    expected = numeric_gradient(outer_loss, *(v.numpy() for v in order))
+    for actual, value in zip(meta_gradient(learner, inputs, query_y), expected, strict=True):
+        assert np.abs(value).max() > 1e-3
+        np.testing.assert_allclose(actual, value, rtol=1e-6, atol=1e-9)
+
+
+def test_schedules_are_meta_learned(meta_gradient, numeric_gradient):
+    rule = Schedule(momentum=0.6, weight_decay=0.2)
+    learner = linear_learner(rule, inner_learning_rate=0.1, inner_steps=3)
+    inputs, query_y = linear_tasks()
+
+    def outer_loss(w, rate, momentum, decay):
+        losses = []
+        for x, y, q, t in tasks_of(inputs, query_y):
+            fast, velocity = w, 0.0
+            for k in range(3):
+                velocity = momentum[k] * velocity + mse_gradient(fast, x, y)
+                fast = fast - rate[k] * velocity - rate[k] * decay[k] * fast
+            losses.append(np.mean((q @ fast - t) ** 2))
+        return np.mean(losses)
+
+    order = [*learner.network.trainable_variables, rule.learning_rate, rule.momentum]
+    order.append(rule.weight_decay)
     assert [id(v) for v in learner.trainable_variables] == [id(v) for v in order]
     expected = numeric_gradient(outer_loss, *(v.numpy() for v in order))
     for actual, value in zip(meta_gradient(learner, inputs, query_y), expected, strict=True):

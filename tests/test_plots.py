@@ -168,6 +168,16 @@ def test_fits_to_padded_tasks_ignore_the_padding(
 
 
 @pytest.mark.large
+def test_inner_schedules_are_drawn(tmp_path: Path) -> None:
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+    options = {"inner_steps": 3, "inner_loss": "mse"}
+    learner = tfmeta.MAML(network, inner_rule="schedule", **options)
+    plots.inner_schedules({"learned": learner}, tmp_path / "plot.png")
+    assert Image.open(tmp_path / "plot.png").size[0] > 1000
+    with pytest.raises(ValueError, match='"schedule" has schedules to draw; plain has SGD'):
+        plots.inner_schedules({"plain": tfmeta.MAML(network, **options)}, tmp_path / "plot.png")
+
+
 def test_the_module_does_without_matplotlib_until_it_draws() -> None:
     program = """
 import sys

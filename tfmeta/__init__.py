@@ -90,6 +90,7 @@ _MODULES = {
 _WITH_EXTRAS = {"FewShotClassifier"}
 _SUBMODULES = {
     *(
+        "addons",
         "backbones",
         "classifier",
         "data",

@@ -7,6 +7,9 @@ changes that.
 
 from __future__ import annotations
 
+import contextlib
+import sys
+import types
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -210,3 +213,26 @@ def seed_state(variable: keras.Variable, seed: tf.Tensor, number: int) -> tf.Ten
 def shifted_seed(variable: keras.Variable, offset: tf.Tensor) -> tf.Tensor:
     """Returns the shift `[offset, 0]` to add to a seed generator's state for another seed."""
     return tf.cast(tf.stack([offset, tf.zeros_like(offset)]), variable.dtype)
+
+
+# === Keras 2 ===
+
+
+@contextlib.contextmanager
+def with_tensors_of_keras_2() -> Iterator[None]:
+    """Has Keras 3's `KerasTensor` meanwhile where packages for Keras 2 import it from."""
+    tensors = types.ModuleType("keras.src.engine.keras_tensor")
+    tensors.__dict__["KerasTensor"] = keras.KerasTensor
+    engine = types.ModuleType("keras.src.engine")
+    engine.__dict__["keras_tensor"] = tensors
+    modules = {module.__name__: module for module in (engine, tensors)}
+    before = {name: sys.modules.get(name) for name in modules}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name, module in before.items():
+            if module is None:
+                del sys.modules[name]
+            else:
+                sys.modules[name] = module

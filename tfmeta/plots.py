@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tfmeta.files import replacing
+from tfmeta.inner_rules import Schedule
 from tfmeta.learners import MetaLearner
 from tfmeta.report import Estimate, Evaluation
 
@@ -201,6 +202,36 @@ def regression_fits(
         fits = np.asarray(learner({**support, "query_x": grid}, training=False))
         for t, axis in enumerate(axes):
             axis.plot(grid[t, :, 0], fits[t, :, 0], label=name)
+    axes[0].legend(fontsize=8)
+    _write(figure, path)
+
+
+def inner_schedules(learners: Mapping[str, MetaLearner], path: Path) -> None:
+    """Draws the step size, momentum and weight decay that learners have for each inner step.
+
+    Args:
+        learners: dict. Learners by name, built, with the inner rule `"schedule"`.
+        path: Path. The PNG file to write.
+
+    Raises:
+        ValueError: If a learner has another inner rule.
+    """
+    for name, learner in learners.items():
+        rule = getattr(learner, "inner_rule", None)
+        if not isinstance(rule, Schedule):
+            raise ValueError(
+                f'Only the inner rule "schedule" has schedules to draw; {name} has '
+                f"{type(rule).__name__ if rule else 'none'}."
+            )
+    figure, axes = _figure(3)
+    for axis, schedule in zip(axes, ("learning_rate", "momentum", "weight_decay"), strict=True):
+        for name, learner in learners.items():
+            values = np.asarray(getattr(learner.inner_rule, schedule))
+            axis.plot(np.arange(1, len(values) + 1), values, "o-", label=name)
+        axis.axhline(0, color="grey", linewidth=0.8)
+        axis.set(xlabel="inner step", ylabel=schedule.replace("_", " "))
+        axis.xaxis.get_major_locator().set_params(integer=True)
+        axis.grid(alpha=0.3)
     axes[0].legend(fontsize=8)
     _write(figure, path)
 

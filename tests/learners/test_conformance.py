@@ -84,6 +84,17 @@ VARIANTS = [
         **BY_UNIT,
     ),
     Case(
+        "Reptile, carried moments",
+        lambda: make_learner(
+            "reptile", DENSE, batch_norm="support", inner_rule="adam", carry_moments=True
+        ),
+        transductive=False,
+        optimizer=lambda: keras.optimizers.SGD(1.0),
+        custom_training=True,
+        training_steps=TRAINING_STEPS,
+        **BY_UNIT,
+    ),
+    Case(
         "Meta-LSTM, second order, in batches",
         lambda: tfmeta.MetaLSTM(
             plain_network(N_WAY),
@@ -120,7 +131,7 @@ VARIANTS = [
     ),
 ]
 
-# Without batch norm: ANIL and Matching Network take `plain_network(6)` as an encoder.
+# Without batch norm: ANIL and metric learners take `plain_network(6)` as an encoder.
 REGRESSION = Networks(
     plain_network,
     lambda: plain_network(6),
@@ -135,6 +146,7 @@ REGRESSORS = {
     "cavia": ({"inner_loss": "mse", "inner_learning_rate": 0.2}, {}),
     "matching_network": ({}, {}),
     "meta_lstm": ({"input_bias": (-3, -2), "inner_loss": "mse"}, {"exact_gradient": False}),
+    "relation_network": ({"n_targets": 1}, {"training_steps": 30}),
     "reptile": (
         {"inner_learning_rate": 0.05, "inner_steps": 5, "inner_loss": "mse"},
         {"custom_training": True, "optimizer": lambda: keras.optimizers.SGD(0.5)},

@@ -117,6 +117,9 @@ PLAIN = {
     # Without batch norm, queries have no statistics in any mode.
     "cosine_no_norm": lambda: tfmeta.PrototypicalNetwork(encoder(False), distance="cosine"),
     "regression_no_norm": lambda: tfmeta.MatchingNetwork(encoder(False)),
+    "relation_regression": lambda: tfmeta.RelationNetwork(
+        encoder(True), module(True), n_targets=2, **SUPPORT
+    ),
     "relation_no_norm": lambda: tfmeta.RelationNetwork(encoder(False), module(False)),
 }
 

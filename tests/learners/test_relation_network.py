@@ -214,6 +214,107 @@ def test_meta_gradient_is_the_finite_difference_of_the_equations():
         assert (analytic * direction).sum() == pytest.approx((up - down) / 2e-5, rel=1e-6, abs=1e-9)
 
 
+# === Regression ===
+
+
+def expected_values(learner, x, targets, q, exists=None, moments_of=None):
+    """The mean of the targets, weighted by the scores of all pairs, of dense modules."""
+    kernel, bias = learner.encoder.get_weights()
+    support, queries = (np.tanh(v @ kernel + bias) for v in (x, q))
+    exists = np.ones(len(x)) if exists is None else exists
+    hidden_kernel, hidden_bias, *_ = learner.relation_module.get_weights()
+    score_kernel, score_bias = learner.relation_module.layers[-1].get_weights()
+
+    def hidden_of(examples):
+        return np.tanh(pairs(support, examples) @ hidden_kernel + hidden_bias)
+
+    hidden = hidden_of(queries)
+    if moments_of is not None:
+        examples = support if moments_of == "support" else queries
+        of_examples = exists if moments_of == "support" else np.ones(len(queries))
+        real_pairs = np.outer(of_examples, exists).ravel() > 0
+        mean, variance = moments(hidden_of(examples)[real_pairs])
+        gamma, beta = learner.relation_module.get_weights()[2:4]
+        hidden = gamma * (hidden - mean) / np.sqrt(variance + EPSILON) + beta
+    scores = sigmoid(hidden @ score_kernel + score_bias).reshape(len(q), len(x))
+    values = np.zeros((len(q), *targets.shape[1:]))
+    for j in range(len(q)):
+        weights = exists * (scores[j] + 1e-7)
+        for i in range(len(x)):
+            values[j] += weights[i] / weights.sum() * targets[i]
+    return values
+
+
+@pytest.mark.parametrize("n_targets", [1, 2])
+@pytest.mark.usefixtures("float64")
+def test_regression_is_the_mean_of_the_targets_weighted_by_scores(n_targets):
+    learner = dense_learner(n_targets=n_targets)
+    inputs, _ = tasks(n_tasks=1)
+    x, q = inputs["support_x"][0], inputs["query_x"][0]
+    targets = 10 * RNG.normal(size=(len(x), n_targets))
+    expected = expected_values(learner, x, targets, q)
+    assert np.ptp(expected, axis=0).min() > 1e-2
+    assert learner.output_kind == "values"
+    model = learner.adapt(x, targets)
+    np.testing.assert_allclose(model(q), expected, rtol=1e-11, atol=1e-11)
+    if n_targets == 1:
+        np.testing.assert_array_equal(learner.adapt(x, targets[:, 0])(q), model(q))
+    # Four more examples are padding.
+    padded = {
+        "support_x": np.concatenate([x, 5 * x[:4]])[None],
+        "support_y": np.concatenate([targets, 1e3 * targets[:4]])[None],
+        "query_x": q[None],
+        "support_mask": (np.arange(10) < 6).astype(float)[None],
+    }
+    np.testing.assert_allclose(learner(padded)[0], expected, rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize("batch_norm", ["transductive", "support"])
+@pytest.mark.usefixtures("float64")
+def test_batch_norm_in_regression_sees_no_padding(batch_norm):
+    learner = dense_learner(norm=True, batch_norm=batch_norm, n_targets=1)
+    inputs, _ = tasks(n_tasks=1)
+    x, q = inputs["support_x"], inputs["query_x"]
+    targets, exists = RNG.normal(size=(1, 6, 1)), np.array([1.0, 1, 0, 1, 1, 0])
+    padded = {"support_x": x, "support_y": targets, "query_x": q, "support_mask": exists[None]}
+    expected = expected_values(learner, x[0], targets[0], q[0], exists, batch_norm)
+    np.testing.assert_allclose(learner(padded)[0], expected, rtol=1e-11, atol=1e-12)
+    x, targets = x[0, exists > 0], targets[0, exists > 0]
+    np.testing.assert_allclose(learner.adapt(x, targets)(q[0]), expected, rtol=1e-11, atol=1e-12)
+
+
+def test_a_query_that_is_related_to_nothing_gets_the_mean_target():
+    module = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(1, kernel_initializer="zeros")]
+    )
+    module.layers[-1].bias.assign([-3.0])
+    learner = tfmeta.RelationNetwork(dense_encoder(), module, n_targets=1)
+    model = learner.adapt(np.zeros((3, 4), "float32"), np.array([[1.0], [2.0], [6.0]], "float32"))
+    np.testing.assert_allclose(model(np.ones((2, 4), "float32")), [[3.0]] * 2, rtol=1e-6)
+
+
+def test_vectors_have_a_relation_module_of_their_own():
+    learner = tfmeta.RelationNetwork(dense_encoder())
+    assert learner.relation_module.input_shape == (None, 6)
+
+
+def test_values_and_labels_are_not_confused():
+    inputs, _ = tasks(n_tasks=1)
+    inputs["support_y"], query_y = np.zeros((1, 6, 1)), np.zeros((1, 4, 1))
+    learner = dense_learner()
+    learner.compile("sgd", learner.default_loss(), run_eagerly=True)
+    with pytest.raises(ValueError, match="RelationNetwork learns classes"):
+        learner.train_on_batch(inputs, query_y)
+    learner = dense_learner(n_targets=1)
+    learner.compile("sgd", OneHotSquaredError(), run_eagerly=True)
+    with pytest.raises(ValueError, match=r"labels of shape \(1, 4\) .* got \(1, 4, 1\)"):
+        learner.train_on_batch(inputs, query_y)
+    learner.compile("sgd")
+    assert isinstance(learner.loss, keras.losses.MeanSquaredError)
+    with pytest.raises(ValueError, match=r"must be \[S, 1\]; got a task's of shape \(6, 2\)"):
+        learner.adapt(inputs["support_x"][0], np.zeros((6, 2)))
+
+
 # === The relation module's batch norm ===
 
 
@@ -345,7 +446,14 @@ def test_a_subclassed_relation_module():
     [
         ({"encoder": keras.layers.Dense(3)}, "encoder must be a keras.Model; got Dense"),
         ({"relation_module": "published"}, "relation_module must be a keras.Model; got str"),
-        ({"relation_module": None}, r"features have shape \(3,\): give a relation_module="),
+        (
+            {
+                "encoder": keras.Sequential([keras.Input((4, 3)), keras.layers.Dense(2)]),
+                "relation_module": None,
+            },
+            r"features have shape \(4, 2\): give a relation_module=",
+        ),
+        ({"n_targets": 0}, "n_targets must be an integer ≥ 1; got 0"),
         ({"batch_norm": True}, 'must be "transductive", "support" or "running"; got True'),
     ],
 )

@@ -52,6 +52,63 @@ def outer_update(learner, inputs, query_y, optimizer=None, loss="mse", **options
     return learner.network.get_weights()[0] - before, value
 
 
+# === Moments that are carried ===
+
+
+def carried_by_hand(w, moments, inputs, steps=STEPS):
+    """One meta-batch from (first, second, count): the mean way, and the mean of the moments."""
+    ways, after = [], []
+    for x, y in zip(inputs["support_x"], inputs["support_y"], strict=True):
+        fast, (first, second, count) = w, moments
+        for _ in range(steps):
+            gradient = 2 * x.T @ (x @ fast - y) / len(x)
+            first, second = 0.5 * first + 0.5 * gradient, 0.9 * second + 0.1 * gradient**2
+            count += 1
+            root = np.sqrt(second / (1 - 0.9**count)) + 1e-8
+            fast = fast - RATE * first / (1 - 0.5**count) / root
+        ways.append(fast - w)
+        after.append((first, second))
+    return np.mean(ways, axis=0), (*np.mean(after, axis=0), moments[2] + steps)
+
+
+ADAM = {"name": "adam", "beta_1": 0.5, "beta_2": 0.9}
+
+
+@pytest.mark.parametrize("mapping", ["loop", "vectorized"])
+@pytest.mark.usefixtures("float64")
+def test_moments_are_carried_from_meta_batch_to_meta_batch_and_saved(mapping, tmp_path):
+    learner = learner_of(inner_rule=ADAM, carry_moments=True, task_mapping=mapping)
+    learner.compile(keras.optimizers.SGD(EPSILON), "mse")
+    inputs, query_y = linear_tasks()
+    w, moments = learner.network.get_weights()[0], (np.zeros((3, 1)), np.zeros((3, 1)), 0)
+    for i in range(3):
+        if i == 2:  # As a resumed run goes on.
+            learner.save(tmp_path / "learner.keras")
+            learner = keras.models.load_model(tmp_path / "learner.keras")
+        way, moments = carried_by_hand(w, moments, inputs)
+        w = w + EPSILON * way
+        learner.train_on_batch(inputs, query_y)
+        np.testing.assert_allclose(learner.network.get_weights()[0], w, rtol=1e-10)
+        by_name = dict(zip(("count", "first", "second"), learner.moments, strict=True))
+        for name, expected in zip(("first", "second", "count"), moments, strict=True):
+            np.testing.assert_allclose(by_name[name].numpy(), expected, rtol=1e-10)
+    # A new task starts from the moments, and does not change them.
+    x, y = inputs["support_x"][0], inputs["support_y"][0]
+    one = {name: values[:1] for name, values in inputs.items()}
+    adapted = learner.adapt(x, y).get_weights()[0]
+    np.testing.assert_allclose(adapted, w + carried_by_hand(w, moments, one)[0], rtol=1e-10)
+    np.testing.assert_array_equal(by_name["count"].numpy(), 3 * STEPS)
+
+
+def test_only_a_rule_with_memory_has_moments_to_carry():
+    with pytest.raises(ValueError, match='such as "adam"; SGD has none'):
+        learner_of(carry_moments=True)
+    learner = learner_of(inner_rule="adam", carry_moments=True)
+    learner.network.add(keras.layers.Dense(1))
+    with pytest.raises(ValueError, match="moments belong to the weights of then"):
+        learner.adapt(np.ones((2, 3), "float32"), np.ones((2, 1), "float32"))
+
+
 # === The outer update ===
 
 

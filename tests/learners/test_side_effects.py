@@ -403,7 +403,7 @@ WAYS = {
     "first order": ("maml", {"first_order": True}),
     **{
         f"rule {rule}": ("maml", {"inner_rule": rule})
-        for rule in ("momentum", "adam", "per_parameter", "per_layer_per_step")
+        for rule in ("momentum", "adam", "per_parameter", "per_layer_per_step", "schedule")
     },
     "reptile with adam": ("reptile", {"inner_rule": "adam"}),
 }

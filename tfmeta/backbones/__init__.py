@@ -12,6 +12,7 @@ from tfmeta.backbones.linear import linear
 from tfmeta.backbones.mlp import mlp
 from tfmeta.backbones.pretrained import pretrained
 from tfmeta.backbones.relation import relation_encoder, relation_module
+from tfmeta.backbones.relation_mlp import relation_mlp
 
 __all__ = [
     "conv4",
@@ -23,5 +24,6 @@ __all__ = [
     "mlp",
     "pretrained",
     "relation_encoder",
+    "relation_mlp",
     "relation_module",
 ]

@@ -11,6 +11,7 @@ from tfmeta.inner_rules.momentum import Momentum
 from tfmeta.inner_rules.per_layer_per_step import PerLayerPerStep
 from tfmeta.inner_rules.per_parameter import PerParameter
 from tfmeta.inner_rules.rule import InnerRule, Step, Tensors
+from tfmeta.inner_rules.schedule import Schedule
 from tfmeta.inner_rules.sgd import SGD
 from tfmeta.registry import find
 
@@ -20,6 +21,7 @@ BY_NAME: dict[str, type[InnerRule]] = {
     "per_parameter": PerParameter,
     "per_layer_per_step": PerLayerPerStep,
     "adam": Adam,
+    "schedule": Schedule,
 }
 
 
@@ -60,6 +62,7 @@ __all__ = [
     "Momentum",
     "PerLayerPerStep",
     "PerParameter",
+    "Schedule",
     "Step",
     "Tensors",
     "get",

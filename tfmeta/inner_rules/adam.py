@@ -31,7 +31,7 @@ class Adam(InnerRule):
 
     def start(self, weights: Tensors) -> Any:
         zeros = [tf.zeros_like(w) for w in weights]
-        return {"first": zeros, "second": zeros}
+        return {"first": zeros, "second": zeros, "count": tf.zeros([], tf.int64)}
 
     def update(
         self, weights: Tensors, gradients: Tensors, loss: tf.Tensor, memory: Any, step: Step
@@ -42,9 +42,12 @@ class Adam(InnerRule):
 
         first = decayed(memory["first"], gradients, self.beta_1)
         second = decayed(memory["second"], [tf.square(g) for g in gradients], self.beta_2)
+        # Not `step`: the memory may come from an earlier task.
+        count = memory["count"] + 1
         # Always use float64: in bfloat16, 0.999 would be 1.
-        count = tf.cast(step + 1, tf.float64)
-        first_scale, second_scale = (1 - beta**count for beta in (self.beta_1, self.beta_2))
+        first_scale, second_scale = (
+            1 - beta ** tf.cast(count, tf.float64) for beta in (self.beta_1, self.beta_2)
+        )
         rate = self.inner_learning_rate / first_scale
         weights = [
             w
@@ -53,7 +56,7 @@ class Adam(InnerRule):
             / (tf.sqrt(v / tf.cast(second_scale, v.dtype)) + self.epsilon)
             for w, m, v in zip(weights, first, second, strict=True)
         ]
-        return weights, {"first": first, "second": second}
+        return weights, {"first": first, "second": second, "count": count}
 
     def get_config(self) -> dict[str, Any]:
         settings = {"beta_1": self.beta_1, "beta_2": self.beta_2, "epsilon": self.epsilon}

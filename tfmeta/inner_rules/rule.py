@@ -57,6 +57,9 @@ class InnerRule(keras.layers.Layer):
     def start(self, weights: Tensors) -> Any:
         """Returns the rule's memory before a task's first step, a nesting of tensors.
 
+        With `carry_moments` of `tfmeta.Reptile`, a task starts from an earlier task's memory. What
+        counts steps over tasks belongs into the memory, for `step` starts anew.
+
         `update` must return the memory in the same nesting, with the same shapes and dtypes: inner
         steps may be a loop of the graph.
         """

@@ -30,7 +30,18 @@ class OneHotSquaredError(keras.losses.Loss):
         super().__init__(**kwargs)
 
     def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
-        """Returns `[…]`, from labels `[…]` and scores `[…, n_way]`."""
-        y_pred = tf.convert_to_tensor(y_pred)
+        """Returns `[…]`, from labels `[…]` and scores `[…, n_way]`.
+
+        Raises:
+            ValueError: If there is not one label for each row of scores.
+        """
+        y_true, y_pred = tf.convert_to_tensor(y_true), tf.convert_to_tensor(y_pred)
+        ranks = y_true.shape.rank, y_pred.shape.rank
+        if None not in ranks and ranks[0] != ranks[1] - 1:
+            raise ValueError(
+                f"This loss takes labels of shape {tuple(y_pred.shape[:-1])} for scores of shape "
+                f"{tuple(y_pred.shape)}; got {tuple(y_true.shape)}. For regression, compile with "
+                'a loss for values, for example loss="mse".'
+            )
         labels = tf.one_hot(tf.cast(y_true, tf.int32), tf.shape(y_pred)[-1], dtype=y_pred.dtype)
         return tf.reduce_mean(tf.square(y_pred - labels), axis=-1)

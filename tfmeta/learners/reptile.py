@@ -26,9 +26,12 @@ class Reptile(InnerLoopLearner):
     Batch norm's shift and scale adapt like all other weights, as in the paper's code.
 
     Deviations from the paper's code: mini-batches follow one fixed pseudo-random order of the
-    support set, again and again; the inner optimizer's memory (Adam's second moments) starts at
-    zero in each task, while the code carries it from task to task. The network's regularisers of
-    weights do not act in the inner loop, and so have no effect; those of activations do.
+    support set, again and again; by default the inner optimizer's memory (Adam's moments) starts at
+    zero in each task, while the code carries it from task to task: see `carry_moments`. There, all
+    tasks of a meta-batch start from the same memory, and the mean of what they arrive at is kept;
+    in the code they follow one another. With one task in a meta-batch it is the same. The network's
+    regularisers of weights do not act in the inner loop, and so have no effect; those of
+    activations do.
 
     Args:
         network: keras.Model. The base network; see `tfmeta.MAML`.
@@ -42,10 +45,13 @@ class Reptile(InnerLoopLearner):
             `"transductive"`.
         inner_rule: str, dict or InnerRule. The inner optimizer: `"sgd"`, `"adam"`, or another rule
             without meta-parameters. Defaults to `"sgd"`.
+        carry_moments: bool. Whether the inner optimizer's memory goes on from one meta-batch to the
+            next, and is what a new task starts from, as in the paper's code. It needs a rule with
+            memory, such as `"adam"`. Defaults to False.
         **kwargs: As in `MetaLearner`: `task_mapping`, `tasks_at_once`, `name`, `dtype`.
 
     Raises:
-        ValueError: Also if the inner rule has meta-parameters.
+        ValueError: Also if the inner rule has meta-parameters; or no memory, with `carry_moments`.
 
     Reference:
         Nichol, Achiam, Schulman (2018), On First-Order Meta-Learning Algorithms,
@@ -76,6 +82,7 @@ class Reptile(InnerLoopLearner):
         inner_loss: Any = None,
         batch_norm: BatchNorm = "transductive",
         inner_rule: Any = "sgd",
+        carry_moments: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -90,6 +97,8 @@ class Reptile(InnerLoopLearner):
             inner_rule=inner_rule,
             inner_batch_size=inner_batch_size,
         )
+        self.carry_moments = carry_moments
+        self.moments: list[keras.Variable] = []
         self.build_if_possible()
 
     def build(self, input_shape: Any) -> None:
@@ -99,6 +108,50 @@ class Reptile(InnerLoopLearner):
                 f"Reptile cannot learn the meta-parameters of {type(self.inner_rule).__name__}: "
                 'its outer update only moves the initialisation. Use inner_rule="sgd" or "adam".'
             )
+        if self.carry_moments and not self.moments:
+            self._make_moments()
+
+    def _make_moments(self) -> None:
+        """Creates the variables that keep the inner rule's memory between meta-batches."""
+        weights, _ = self.start_weights()
+        with tf.init_scope():
+            # The weights may have no values yet. The memory of an optimizer does not need them.
+            memory = self.inner_rule.start([tf.zeros(w.shape, w.dtype) for w in weights])
+        self._weights_of_moments = [id(w) for w in weights]
+        values = keras.tree.flatten(memory)
+        if not values:
+            raise ValueError(
+                f'carry_moments=True is for an inner rule with a memory, such as "adam"; '
+                f"{type(self.inner_rule).__name__} has none."
+            )
+        self.moments = [
+            self.add_weight(
+                shape=value.shape,
+                initializer=lambda shape, dtype, value=value: value,
+                dtype=value.dtype.name,
+                trainable=False,
+                name=f"moments_{i}",
+            )
+            for i, value in enumerate(values)
+        ]
+
+    def start(self) -> tuple[State, Any]:
+        """Returns the state before the first step, and the memory, carried or new.
+
+        Raises:
+            ValueError: If layers were frozen or thawed since the carried memory was made.
+        """
+        state, memory = super().start()
+        if not self.carry_moments:
+            return state, memory
+        if [id(w) for w in self.start_weights()[0]] != self._weights_of_moments:
+            raise ValueError(
+                f"Layers of {self.network.name!r} were frozen, thawed or replaced (trainable=) "
+                "after this Reptile was made, whose moments belong to the weights of then: undo "
+                "that, or make a new learner of the network as it is now."
+            )
+        carried = [tf.convert_to_tensor(moment.value) for moment in self.moments]
+        return state, keras.tree.pack_sequence_as(memory, carried)
 
     def start_weights(self) -> tuple[list[keras.Variable], list[bool]]:
         """Returns the network's weights, all of which adapt."""
@@ -124,12 +177,15 @@ class Reptile(InnerLoopLearner):
         def next_step(step: tf.Tensor, state: State, memory: Any) -> tuple[tf.Tensor, State, Any]:
             return step + 1, *self.inner_step(state, memory, support, step, training, True)
 
-        _, state, _ = tf.while_loop(
+        _, state, memory = tf.while_loop(
             lambda step, *_: step < steps,
             next_step,
             (tf.constant(0), *self.start()),
             maximum_iterations=steps,  # XLA needs it for a gradient.
         )
+        if training and self.carry_moments:
+            for moment, value in zip(self.moments, keras.tree.flatten(memory), strict=True):
+                moment.assign(value)
         return self.with_statistics(state, support, training)
 
     def _task_weights(self, n_tasks: tf.Tensor, sample_weight: Any) -> tf.Tensor:

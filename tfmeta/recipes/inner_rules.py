@@ -49,12 +49,23 @@ class Adam(Named):
     """Added to the root of the second moment."""
 
 
+class Schedule(Named):
+    """Gradient descent with a meta-learned step size, momentum and weight decay per inner step."""
+
+    name: Literal["schedule"]
+    momentum: Number = 0.0
+    """Initial momentum of every step."""
+    weight_decay: Number = 0.0
+    """Initial weight decay of every step."""
+
+
 INNER_RULES: dict[str, type[Named]] = {
     "sgd": SGD,
     "momentum": Momentum,
     "per_parameter": PerParameter,
     "per_layer_per_step": PerLayerPerStep,
     "adam": Adam,
+    "schedule": Schedule,
 }
 
 
@@ -81,7 +92,8 @@ InnerRule: TypeAlias = Annotated[
     | Annotated[Momentum, Tag("momentum")]
     | Annotated[PerParameter, Tag("per_parameter")]
     | Annotated[PerLayerPerStep, Tag("per_layer_per_step")]
-    | Annotated[Adam, Tag("adam")],
+    | Annotated[Adam, Tag("adam")]
+    | Annotated[Schedule, Tag("schedule")],
     Discriminator(_tag),
     BeforeValidator(_check),
 ]

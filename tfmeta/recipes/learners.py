@@ -114,6 +114,8 @@ class Reptile(GradientSteps):
     inner_steps: Steps = 5
     inner_rule: InnerRule = "sgd"
     """How an inner step changes the weights."""
+    carry_moments: Flag = False
+    """Whether the inner rule's moments go on from one meta-batch to the next."""
 
 
 class MetaLSTM(InnerSteps):

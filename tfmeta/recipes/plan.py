@@ -18,7 +18,7 @@ from tfmeta.data.names import resolve
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes.data import Folder, Folders
 from tfmeta.recipes.episode_options import episode_options
-from tfmeta.recipes.learners import ANIL, InnerSteps
+from tfmeta.recipes.learners import ANIL, InnerSteps, RelationNetwork
 from tfmeta.recipes.network_makers import make_network
 from tfmeta.recipes.networks import SavedNetwork
 from tfmeta.recipes.options import Options
@@ -222,6 +222,8 @@ def make_learner(recipe: Recipe, example_shape: tuple[int, ...]) -> MetaLearner:
         options = _options(recipe.learner)
         if recipe.is_regression and isinstance(recipe.learner, InnerSteps):
             options.setdefault("inner_loss", "mse")
+        if recipe.is_regression and isinstance(recipe.learner, RelationNetwork):
+            options["n_targets"] = n_outputs
         modules = (network, n_outputs) if isinstance(recipe.learner, ANIL) else (network,)
         with naming("learner"):
             learner = cast(Callable[..., MetaLearner], learner_class)(*modules, **options)
