@@ -68,8 +68,11 @@ def fit_baseline(features: tf.Tensor, targets: tf.Tensor, mask: tf.Tensor) -> tf
     weighted = x * tf.cast(mask, tf.float64)[..., None]
     gram = tf.einsum("tnhf,tnhg->tfg", weighted, x)
     moment = tf.einsum("tnhf,tnh->tf", weighted, tf.cast(targets, tf.float64))
-    ridge = RIDGE * tf.eye(x.shape[-1], dtype=tf.float64)
-    coefficients = tf.linalg.solve(gram + ridge, moment[..., None])[..., 0]
+    eye = tf.eye(x.shape[-1], dtype=tf.float64)
+    # Of a policy that diverged, the solver would only say that a matrix is not invertible.
+    finite = tf.reduce_all(tf.math.is_finite(gram), axis=[1, 2], keepdims=True)
+    gram = tf.where(finite, gram + RIDGE * eye, eye)
+    coefficients = tf.linalg.solve(gram, moment[..., None])[..., 0]
     return tf.cast(tf.einsum("tnhf,tf->tnh", x, coefficients), targets.dtype)
 
 

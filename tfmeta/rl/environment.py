@@ -18,7 +18,7 @@ class Environment:
     A subclass sets the attributes below and supplies `sample_tasks`, `reset`, `observe` and `step`.
     These are pure functions of tensors, for T tasks and N trajectories of each at once. An
     environment that TensorFlow cannot compute overrides `rollout` instead, and sets `in_graph` to
-    False; `tfmeta.rl.HalfCheetahDirection` is one.
+    False, as `tfmeta.rl.GymnasiumEnvironment` does.
     """
 
     observation_size: int
@@ -27,6 +27,11 @@ class Environment:
     horizon: int
     # Whether `rollout` consists of TensorFlow operations, and so can be compiled.
     in_graph: bool = True
+    name: str
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        cls.name = cls.__name__
 
     def sample_tasks(self, n_tasks: int, seed: tf.Tensor) -> tf.Tensor:
         """Draws tasks.
@@ -107,7 +112,7 @@ class Environment:
         tasks = np.asarray(tasks, "float32")
         if tasks.ndim != 2 or tasks.shape[1] != self.task_size or not len(tasks):
             raise ValueError(
-                f"Tasks of {type(self).__name__} must be an array [n_tasks, {self.task_size}]; "
+                f"Tasks of {self.name} must be an array [n_tasks, {self.task_size}]; "
                 f"got the shape {list(tasks.shape)}."
             )
         if not np.isfinite(tasks).all():

@@ -22,7 +22,7 @@ def gaussian_policy(
 ) -> keras.Model:
     """Returns a policy: an MLP from an observation to the mean of an action, with σ as a weight.
 
-    Any other Keras model from observations `[N, o]` to `[N, 2a]`, means and log σ, is a policy, too.
+    Any other Keras model from observations `[N, o]` to means and log σ, `[N, 2a]`, is one, too.
 
     Args:
         observation_size: int ≥ 1. Numbers in an observation.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import keras
@@ -35,12 +36,12 @@ class StateIndependentLogStd(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         self.log_std = self.add_weight(
             shape=(input_shape[-1],),
-            initializer=keras.initializers.Constant(float(keras.ops.log(self.initial_std))),
+            initializer=keras.initializers.Constant(math.log(self.initial_std)),
             name="log_std",
         )
 
     def call(self, mean: Any) -> Any:
-        log_std = keras.ops.maximum(self.log_std, keras.ops.log(self.min_std))
+        log_std = keras.ops.maximum(self.log_std, math.log(self.min_std))
         # Stacked, because the second derivative of a concatenation has none that XLA compiles.
         pair = keras.ops.stack([mean, keras.ops.zeros_like(mean) + log_std], axis=-2)
         return keras.ops.reshape(pair, (-1, 2 * mean.shape[-1]))
@@ -49,6 +50,4 @@ class StateIndependentLogStd(keras.layers.Layer):
         return (*input_shape[:-1], 2 * input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(), "initial_std": self.initial_std, "min_std": self.min_std
-        }
+        return {**super().get_config(), "initial_std": self.initial_std, "min_std": self.min_std}

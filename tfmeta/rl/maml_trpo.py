@@ -14,7 +14,8 @@ from tfmeta.rl import surrogates
 from tfmeta.rl.conjugate_gradient import conjugate_gradient, flatten, unflatten
 from tfmeta.rl.environment import Environment
 from tfmeta.rl.policies import call_policies
-from tfmeta.rl.policy_learner import Batch, PolicyLearner, compiled
+from tfmeta.rl.policy_inner_loop import Batch
+from tfmeta.rl.policy_learner import PolicyLearner, compiled
 from tfmeta.rl.task_means import SCALAR, mean_over_tasks, specs
 
 
@@ -50,6 +51,8 @@ class MAMLTRPO(PolicyLearner):
             computed from, which only decides the direction and first length of a step. Defaults to
             None: all.
         seed: int. Of tasks, start states and actions. Defaults to 0.
+        jit_compile: bool. Whether XLA compiles what is slow, on a CPU. It takes up to a minute at
+            the first iteration, and makes the others several times as fast. Defaults to True.
 
     Raises:
         ValueError: If an option or the policy does not fit.
@@ -63,7 +66,7 @@ class MAMLTRPO(PolicyLearner):
     >>> from tfmeta import rl
     >>> learner = MAMLTRPO(
     ...     rl.gaussian_policy(2, 2, hidden_units=(8,)), rl.Navigation2D(horizon=10),
-    ...     n_trajectories=2, meta_batch_size=3, cg_iterations=2)
+    ...     n_trajectories=2, meta_batch_size=3, cg_iterations=2, jit_compile=False)
     >>> len(learner.fit(iterations=1, verbose=0))
     1
     >>> learner.evaluate([[0.3, -0.2]], n_trajectories=2).shape
@@ -89,6 +92,7 @@ class MAMLTRPO(PolicyLearner):
         line_search_steps: int = 15,
         fisher_trajectories: int | None = None,
         seed: int = 0,
+        jit_compile: bool = True,
     ) -> None:
         check_positive("max_kl", max_kl)
         check_integer("cg_iterations", cg_iterations, 1)
@@ -108,6 +112,7 @@ class MAMLTRPO(PolicyLearner):
             inner_surrogate=inner_surrogate,
             inner_rule=inner_rule,
             seed=seed,
+            jit_compile=jit_compile,
         )
         self.max_kl = max_kl
         self.cg_iterations = cg_iterations
@@ -158,7 +163,9 @@ class MAMLTRPO(PolicyLearner):
                 gain, _ = self._objective(batches)
             return gain, gradients_of(tape, gain, variables)
 
-        gain, gradient = mean_over_tasks(of_tasks, batches, (SCALAR, specs(variables)))
+        gain, gradient = mean_over_tasks(
+            of_tasks, batches, (SCALAR, specs(variables)), self.jit_compile
+        )
         return gain, flatten(gradient)
 
     def _fisher_product_of_all(self, batches: Sequence[Batch], vector: tf.Tensor) -> tf.Tensor:
@@ -179,10 +186,10 @@ class MAMLTRPO(PolicyLearner):
                 along = tf.tensordot(flatten(gradient), vector, 1)
             return gradients_of(outer, along, variables)
 
-        return flatten(mean_over_tasks(of_tasks, batches, specs(variables)))
+        return flatten(mean_over_tasks(of_tasks, batches, specs(variables), self.jit_compile))
 
     def _gain_and_kl_of_all(self, batches: Sequence[Batch]) -> tuple[tf.Tensor, tf.Tensor]:
-        return mean_over_tasks(self._objective, batches, (SCALAR, SCALAR))
+        return mean_over_tasks(self._objective, batches, (SCALAR, SCALAR), self.jit_compile)
 
     def _objective(self, batches: Sequence[Batch]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns what adapted policies gain, and how far they are from those that acted."""

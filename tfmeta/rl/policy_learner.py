@@ -5,48 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from tfmeta import inner_rules
 from tfmeta.checks import check_integer, check_model, check_one_of, check_positive
-from tfmeta.learners.gradients import gradients_of
-from tfmeta.learners.made_rule import MadeRule
 from tfmeta.networks import copy_with_values, values_of
-from tfmeta.rl import checkpoint, surrogates
+from tfmeta.rl import checkpoint
 from tfmeta.rl.advantages import advantages
 from tfmeta.rl.environment import Environment
-from tfmeta.rl.policies import call_policies, check_policy, repeated, start_weights
-from tfmeta.rl.task_means import at_once, each_task, specs
-from tfmeta.rl.trajectories import Trajectories, total_rewards
-
-# Each task's values of the policy's trainable variables, `[T, …]` each.
-Weights: TypeAlias = list[tf.Tensor]
+from tfmeta.rl.policies import call_policies, check_policy
+from tfmeta.rl.policy_inner_loop import Batch, PolicyInnerLoop, Weights
+from tfmeta.rl.trajectories import total_rewards
 
 # Which random numbers a seed is for.
 TASKS, ACTIONS, TEST = range(3)
-
-
-class Batch(NamedTuple):
-    """What policies did, and how good each action was.
-
-    Attributes:
-        trajectories: Trajectories. What they did.
-        advantages: tf.Tensor `[T, N, H]`.
-    """
-
-    trajectories: Trajectories
-    advantages: tf.Tensor
-
 
 # From each task's weights, and the number of inner steps that led to them.
 Collect: TypeAlias = Callable[[Weights, int], Batch]
 
 
-class PolicyLearner:
+class PolicyLearner(PolicyInnerLoop):
     """Base class: meta-learn a policy from which a few policy-gradient steps solve a new task.
 
     The data of a task are what the policy does in it. So a learner is a function of its weights θ
@@ -67,6 +48,7 @@ class PolicyLearner:
             right, or `"log_probability"`, MAML's published code.
         inner_rule: str, dict or InnerRule. How an inner step changes the weights.
         seed: int. Of tasks, start states and actions.
+        jit_compile: bool. Whether XLA compiles what is slow, on a CPU.
 
     Raises:
         ValueError: If an option or the policy does not fit.
@@ -86,6 +68,7 @@ class PolicyLearner:
         inner_surrogate: str,
         inner_rule: Any,
         seed: int,
+        jit_compile: bool,
     ) -> None:
         if not isinstance(environment, Environment):
             raise ValueError(
@@ -93,44 +76,35 @@ class PolicyLearner:
             )
         check_model("policy", policy)
         check_policy(policy, environment.observation_size, environment.action_size)
-        check_positive("inner_learning_rate", inner_learning_rate)
-        check_integer("inner_steps", inner_steps, 1)
         check_integer("n_trajectories", n_trajectories, 1)
         check_integer("meta_batch_size", meta_batch_size, 1)
         check_integer("seed", seed, 0)
-        check_one_of("inner_surrogate", inner_surrogate, list(surrogates.INNER))
         for name, value in (("discount", discount), ("gae_lambda", gae_lambda)):
             if not 0 <= value <= 1:
                 raise ValueError(f"{name} must be in [0, 1]; got {value!r}.")
-        self.policy = policy
+        super().__init__(
+            policy,
+            inner_learning_rate,
+            inner_steps=inner_steps,
+            inner_surrogate=inner_surrogate,
+            inner_rule=inner_rule,
+            jit_compile=jit_compile,
+        )
         self.environment = environment
-        self.inner_learning_rate = inner_learning_rate
-        self.inner_steps = inner_steps
         self.n_trajectories = n_trajectories
         self.meta_batch_size = meta_batch_size
         self.discount = discount
         self.gae_lambda = gae_lambda
-        self.inner_surrogate = inner_surrogate
-        self.inner_rule = inner_rules.get(inner_rule)
         self.seed = seed
         self.history: list[dict[str, float]] = []
-        rule = MadeRule(self.inner_rule)
-        rule.make(policy.trainable_variables, inner_learning_rate, inner_steps)
-        rule.check_weights(policy.trainable_variables, policy)
-        rule.check_steps(inner_steps)
-        self._rule = rule
+        self._act = compiled(lambda weights, x: call_policies(policy, weights, x))
         collect = self._collect
         if environment.in_graph:
             collect = compiled(collect)
         self._compiled_collect = collect
-        self._compiled_inner_step = compiled(self._each_inner_step)
+        self._compiled_inner_step = compiled(self.inner_step_by_task)
 
     # === Variables ===
-
-    @property
-    def trainable_variables(self) -> list[keras.Variable]:
-        """The meta-parameters: the policy's weights, and what the inner rule learns."""
-        return [*self.policy.trainable_variables, *self.inner_rule.trainable_variables]
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -141,7 +115,8 @@ class PolicyLearner:
         """Returns the options that a checkpoint must agree with."""
         return {
             "learner": type(self).__name__,
-            "environment": type(self.environment).__name__,
+            "environment": self.environment.name,
+            "horizon": self.environment.horizon,
             "inner_rule": type(self.inner_rule).__name__,
             "inner_learning_rate": self.inner_learning_rate,
             "inner_steps": self.inner_steps,
@@ -153,83 +128,15 @@ class PolicyLearner:
             "seed": self.seed,
         }
 
-    # === Pure functions of each task's weights ===
-
-    def start(self, n_tasks: int) -> tuple[Weights, Any]:
-        """Returns each task's weights before the first inner step, and the inner rule's memory.
-
-        Args:
-            n_tasks: int. T.
-        """
-        memory = self.inner_rule.start(values_of(self.policy)[0])
-        return (
-            start_weights(self.policy, n_tasks),
-            tf.nest.map_structure(lambda x: repeated(x, n_tasks), memory),
-        )
-
-    def inner_step(
-        self, weights: Weights, memory: Any, batch: Batch, step: int, scale: float = 1.0
-    ) -> tuple[Weights, Any]:
-        """Takes a policy-gradient step in each task. It can be differentiated.
-
-        Args:
-            weights: list of tf.Tensor `[T, …]`.
-            memory: The inner rule's.
-            batch: Batch. What the policies of these weights did.
-            step: int. Number of the step, from 0.
-            scale: float. What the step is multiplied by. Defaults to 1.
-
-        Returns:
-            The new weights and memory.
-        """
-        surrogate = surrogates.INNER[self.inner_surrogate]
-        with tf.GradientTape(watch_accessed_variables=False) as tape:
-            tape.watch(weights)
-            outputs = call_policies(self.policy, weights, batch.trajectories.observations)
-            losses = -surrogate(outputs, *batch)
-            # No task's loss depends on another task's weights: this gives each its own gradient.
-            total = tf.reduce_sum(losses)
-        gradients = gradients_of(tape, total, weights)
-
-        def update(task: Any) -> Any:
-            old, gradient, loss, memory = task
-            new, memory = self.inner_rule.update(old, gradient, loss, memory, step)
-            return [w + scale * (n - w) for w, n in zip(old, new, strict=True)], memory
-
-        return at_once(update, (weights, gradients, losses, memory))
-
-    def _each_inner_step(
-        self, weights: Weights, memory: Any, batch: Batch, step: int, scale: float
-    ) -> tuple[Weights, Any]:
-        """Takes an inner step that will not be differentiated, one task after another."""
-        return each_task(
-            lambda task: self.inner_step(*task, step, scale),
-            (weights, memory, batch),
-            specs(tf.nest.map_structure(lambda x: x[0], (weights, memory))),
-        )
-
-    def adapted(self, batches: Sequence[Batch]) -> list[Weights]:
-        """Returns each task's weights after 0, 1, … inner steps, as functions of θ.
-
-        Args:
-            batches: sequence of Batch. What was collected before each step.
-        """
-        weights, memory = self.start(batches[0].advantages.shape[0])
-        by_step = [weights]
-        for step, batch in enumerate(batches):
-            weights, memory = self.inner_step(weights, memory, batch, step)
-            by_step.append(weights)
-        return by_step
+    # === Meta-training ===
 
     def _collect(
         self, weights: Weights, tasks: tf.Tensor, n_trajectories: int, seed: tf.Tensor
     ) -> Batch:
         trajectories = self.environment.rollout(
-            lambda x: call_policies(self.policy, weights, x), tasks, n_trajectories, seed
+            lambda x: self._act(weights, x), tasks, n_trajectories, seed
         )
         return Batch(trajectories, advantages(trajectories, self.discount, self.gae_lambda))
-
-    # === Meta-training ===
 
     def meta_update(self, batches: Sequence[Batch]) -> dict[str, tf.Tensor]:
         """Changes θ; returns numbers to log.

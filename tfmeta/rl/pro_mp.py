@@ -13,7 +13,8 @@ from tfmeta.learners.gradients import gradients_of
 from tfmeta.rl import surrogates
 from tfmeta.rl.environment import Environment
 from tfmeta.rl.policies import call_policies
-from tfmeta.rl.policy_learner import Batch, PolicyLearner, compiled
+from tfmeta.rl.policy_inner_loop import Batch
+from tfmeta.rl.policy_learner import PolicyLearner, compiled
 from tfmeta.rl.task_means import SCALAR, mean_over_tasks, specs
 
 
@@ -46,6 +47,8 @@ class ProMP(PolicyLearner):
             below `target_kl` / 1.5, and doubled if it is above `1.5 * target_kl`. Defaults to None:
             η stays.
         seed: int. Of tasks, start states and actions. Defaults to 0.
+        jit_compile: bool. Whether XLA compiles what is slow, on a CPU. It takes up to a minute at
+            the first iteration, and makes the others several times as fast. Defaults to True.
 
     Raises:
         ValueError: If an option or the policy does not fit.
@@ -58,7 +61,7 @@ class ProMP(PolicyLearner):
     >>> from tfmeta import rl
     >>> learner = ProMP(
     ...     rl.gaussian_policy(2, 2, hidden_units=(8,)), rl.Navigation2D(horizon=10),
-    ...     n_trajectories=2, meta_batch_size=3)
+    ...     n_trajectories=2, meta_batch_size=3, jit_compile=False)
     >>> sorted(learner.fit(iterations=1, verbose=0)[0])
     ['gain', 'kl', 'kl_penalty', 'return_0', 'return_1']
     """
@@ -82,6 +85,7 @@ class ProMP(PolicyLearner):
         kl_penalty: float = 5e-4,
         target_kl: float | None = None,
         seed: int = 0,
+        jit_compile: bool = True,
     ) -> None:
         check_positive("learning_rate", learning_rate)
         check_integer("outer_steps", outer_steps, 1)
@@ -102,6 +106,7 @@ class ProMP(PolicyLearner):
             inner_surrogate=inner_surrogate,
             inner_rule=inner_rule,
             seed=seed,
+            jit_compile=jit_compile,
         )
         self.learning_rate = learning_rate
         self.outer_steps = outer_steps
@@ -126,16 +131,18 @@ class ProMP(PolicyLearner):
         weight = float(self._kl_weight)
         for _ in range(self.outer_steps):
             gradients = self._gradients(batches, tf.constant(weight))
-            self._optimizer.apply_gradients(
-                zip(gradients, self.trainable_variables, strict=True)
-            )
+            self._optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
         gain, kl = self._gain_and_kl(batches)
-        if self.target_kl is not None:
-            if kl < self.target_kl / 1.5:
-                self._kl_weight.assign(weight / 2)
-            elif kl > self.target_kl * 1.5:
-                self._kl_weight.assign(weight * 2)
+        self._kl_weight.assign(self._next_kl_weight(weight, float(kl)))
         return {"gain": gain, "kl": kl, "kl_penalty": weight}
+
+    def _next_kl_weight(self, weight: float, kl: float) -> float:
+        """Returns the weight of the divergence in the next iteration, by this one's divergence."""
+        if self.target_kl is None:
+            return weight
+        if kl < self.target_kl / 1.5:
+            return weight / 2
+        return weight * 2 if kl > self.target_kl * 1.5 else weight
 
     # === Compiled, as means over tasks ===
 
@@ -149,10 +156,10 @@ class ProMP(PolicyLearner):
                 loss = kl_weight * kl - gain
             return gradients_of(tape, loss, variables)
 
-        return mean_over_tasks(of_tasks, batches, specs(variables))
+        return mean_over_tasks(of_tasks, batches, specs(variables), self.jit_compile)
 
     def _gain_and_kl_of_all(self, batches: Sequence[Batch]) -> tuple[tf.Tensor, tf.Tensor]:
-        return mean_over_tasks(self._objective, batches, (SCALAR, SCALAR))
+        return mean_over_tasks(self._objective, batches, (SCALAR, SCALAR), self.jit_compile)
 
     def _objective(self, batches: Sequence[Batch]) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the objective, and the divergence of the policies before each inner step."""

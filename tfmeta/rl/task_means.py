@@ -32,7 +32,9 @@ def at_once(function: Callable[[Any], Any], elements: Any) -> Any:
     return tf.nest.map_structure(lambda x: x[None], results)
 
 
-def each_task(function: Callable[[Any], Any], elements: Any, signature: Any) -> Any:
+def each_task(
+    function: Callable[[Any], Any], elements: Any, signature: Any, jit_compile: bool
+) -> Any:
     """Maps a function of T tasks' elements over the tasks, one by one on a CPU.
 
     A CPU's caches hold the activations of one task. Compiled by XLA, its many small operations on
@@ -43,6 +45,7 @@ def each_task(function: Callable[[Any], Any], elements: Any, signature: Any) -> 
         elements: nested structure of tf.Tensor `[T, …]`.
         signature: nested structure of tf.TensorSpec. What the function returns for a task, without
             the axis of tasks.
+        jit_compile: bool. Whether XLA compiles it, on a CPU.
 
     Returns:
         Nested structure of tf.Tensor `[T, …]`.
@@ -54,16 +57,19 @@ def each_task(function: Callable[[Any], Any], elements: Any, signature: Any) -> 
         results = function(tf.nest.map_structure(lambda x: x[None], element))
         return tf.nest.map_structure(lambda x: x[0], results)
 
-    return map_tasks(of_one, elements, signature, How(compiled=True))
+    return map_tasks(of_one, elements, signature, How(compiled=jit_compile))
 
 
-def mean_over_tasks(function: Callable[[Any], Any], elements: Any, signature: Any) -> Any:
+def mean_over_tasks(
+    function: Callable[[Any], Any], elements: Any, signature: Any, jit_compile: bool
+) -> Any:
     """Computes the mean over tasks of a function that is itself a mean over tasks.
 
     Args:
         function: function of elements of T tasks, for any T, to a mean over these tasks.
         elements: nested structure of tf.Tensor `[T, …]`.
         signature: nested structure of tf.TensorSpec. What the function returns.
+        jit_compile: bool. Whether XLA compiles it, on a CPU.
 
     Returns:
         Nested structure of tf.Tensor, as the function's.
@@ -74,7 +80,7 @@ def mean_over_tasks(function: Callable[[Any], Any], elements: Any, signature: An
     def of_one(elements: Any) -> Any:
         return tf.nest.map_structure(lambda x: x[None], function(elements))
 
-    means = each_task(of_one, elements, signature)
+    means = each_task(of_one, elements, signature, jit_compile)
     return tf.nest.map_structure(lambda x: tf.reduce_mean(x, axis=0), means)
 
 

@@ -34,9 +34,7 @@ def total_rewards(trajectories: Trajectories) -> tf.Tensor:
     Args:
         trajectories: Trajectories. What was collected.
     """
-    return tf.reduce_mean(
-        tf.reduce_sum(trajectories.rewards * trajectories.mask, axis=2), axis=1
-    )
+    return tf.reduce_mean(tf.reduce_sum(trajectories.rewards * trajectories.mask, axis=2), axis=1)
 
 
 def mean_over_steps(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
