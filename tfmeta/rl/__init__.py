@@ -43,10 +43,6 @@ def __getattr__(name: str) -> Any:
     """Imports what needs Gymnasium when it is first used (PEP 562)."""
     if name != "NavigationVectorEnv":
         raise AttributeError(f"module 'tfmeta.rl' has no attribute {name!r}")
-    try:
-        from tfmeta.rl.navigation_gym import NavigationVectorEnv
-    except ModuleNotFoundError as error:
-        raise ImportError(
-            "NavigationVectorEnv needs Gymnasium: pip install 'tfmeta[rl]'."
-        ) from error
+    from tfmeta.rl.navigation_gym import NavigationVectorEnv
+
     return NavigationVectorEnv

@@ -33,9 +33,7 @@ class GymnasiumEnvironment(Environment):
 
     Example:
 
-    >>> import pytest
-    >>> _ = pytest.importorskip("gymnasium")
-    >>> from tfmeta.rl.navigation_gym import NavigationVectorEnv
+    >>> from tfmeta.rl import NavigationVectorEnv
     >>> environment = GymnasiumEnvironment(
     ...     NavigationVectorEnv, lambda n, rng: rng.uniform(-0.5, 0.5, (n, 2)),
     ...     observation_size=2, action_size=2, task_size=2, horizon=5, name="navigation")

@@ -32,14 +32,18 @@ def half_cheetah_direction(horizon: int = 100) -> GymnasiumEnvironment:
 
     Example:
 
-    >>> import pytest
-    >>> _ = pytest.importorskip("mujoco")
     >>> environment = half_cheetah_direction(horizon=10)
     >>> environment.observation_size, environment.action_size
     (17, 6)
     """
-    import gymnasium
-    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+    try:
+        import gymnasium
+        import mujoco  # noqa: F401
+        from gymnasium.vector import AutoresetMode, SyncVectorEnv
+    except ImportError as error:
+        raise ImportError(
+            'The half-cheetah needs Gymnasium and MuJoCo: pip install "gymnasium[mujoco]".'
+        ) from error
 
     class Direction(gymnasium.Wrapper):
         """One half-cheetah, rewarded for running in a direction."""

@@ -38,8 +38,8 @@ class Navigation2D(Environment):
     >>> environment = Navigation2D()
     >>> goal, start = tf.constant([[0.3, 0.0]]), tf.zeros([1, 1, 2])
     >>> position, reward, done = environment.step(goal, start, tf.constant([[[5.0, 0.0]]]))
-    >>> np.round(position[0, 0], 3).tolist(), round(float(reward[0, 0]), 3), bool(done[0, 0])
-    ([0.1, 0.0], -0.2, False)
+    >>> position.numpy().round(2), reward.numpy().round(2), done.numpy()
+    (array([[[0.1, 0. ]]], dtype=float32), array([[-0.2]], dtype=float32), array([[False]]))
     """
 
     observation_size = 2

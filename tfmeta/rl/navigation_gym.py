@@ -4,11 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
 
 from tfmeta.rl.navigation import MAX_STEP, REACHED
+
+try:
+    from gymnasium.spaces import Box
+    from gymnasium.vector import AutoresetMode, VectorEnv
+    from gymnasium.vector.utils import batch_space
+except ImportError as error:
+    raise ImportError(
+        'tfmeta.rl.NavigationVectorEnv needs Gymnasium: pip install "tfmeta[rl]".'
+    ) from error
 
 
 class NavigationVectorEnv(VectorEnv):
@@ -26,13 +33,11 @@ class NavigationVectorEnv(VectorEnv):
 
     Example:
 
-    >>> import pytest
-    >>> _ = pytest.importorskip("gymnasium")
     >>> env = NavigationVectorEnv([[0.3, 0.0]])
     >>> observations, _ = env.reset()
     >>> observations, rewards, done, _, _ = env.step(np.array([[5.0, 0.0]]))
-    >>> observations.round(3).tolist(), rewards.round(3).tolist(), done.tolist()
-    ([[0.10000000149011612, 0.0]], [-0.2], [False])
+    >>> observations.round(2), rewards.round(2), done
+    (array([[0.1, 0. ]], dtype=float32), array([-0.2], dtype=float32), array([False]))
     """
 
     metadata = {"autoreset_mode": AutoresetMode.DISABLED}  # noqa: RUF012
@@ -42,14 +47,10 @@ class NavigationVectorEnv(VectorEnv):
         if self.goals.ndim != 2 or self.goals.shape[1] != 2:
             raise ValueError(f"goals must be an array [n, 2]; got {list(self.goals.shape)}.")
         self.num_envs = len(self.goals)
-        self.single_observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (2,))
-        self.single_action_space = gymnasium.spaces.Box(-MAX_STEP, MAX_STEP, (2,))
-        self.observation_space = gymnasium.vector.utils.batch_space(
-            self.single_observation_space, self.num_envs
-        )
-        self.action_space = gymnasium.vector.utils.batch_space(
-            self.single_action_space, self.num_envs
-        )
+        self.single_observation_space = Box(-np.inf, np.inf, (2,))
+        self.single_action_space = Box(-MAX_STEP, MAX_STEP, (2,))
+        self.observation_space = batch_space(self.single_observation_space, self.num_envs)
+        self.action_space = batch_space(self.single_action_space, self.num_envs)
         self._positions = np.zeros([self.num_envs, 2], "float32")
 
     def reset(

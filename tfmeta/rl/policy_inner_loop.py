@@ -23,10 +23,10 @@ Weights: TypeAlias = list[tf.Tensor]
 
 
 class Batch(NamedTuple):
-    """What policies did, and how good each action was.
+    """Trajectories, with how good each action was.
 
     Attributes:
-        trajectories: Trajectories. What they did.
+        trajectories: Trajectories. What policies did.
         advantages: tf.Tensor `[T, N, H]`.
     """
 

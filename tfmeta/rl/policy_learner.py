@@ -209,13 +209,14 @@ class PolicyLearner(PolicyInnerLoop):
         path = None if folder is None else Path(folder) / checkpoint.NAME
         if path is not None and path.exists() and not self.history:
             self.history = checkpoint.load(path, self.variables, self.get_config())
-        bar = keras.utils.Progbar(
-            iterations, verbose=verbose, stateful_metrics=["iteration"], unit_name="iteration"
-        )
+        bar = keras.utils.Progbar(iterations, verbose=int(verbose == 1), unit_name="iteration")
         while len(self.history) < iterations:
             logs = self.meta_step(self._collector(len(self.history)))
             self.history.append(logs)
             bar.update(len(self.history), list(logs.items()))
+            if verbose == 2:
+                numbers = ", ".join(f"{name} {value:.4g}" for name, value in logs.items())
+                print(f"iteration {len(self.history)} of {iterations}: {numbers}", flush=True)
             if path is not None and (
                 len(self.history) % save_every == 0 or len(self.history) == iterations
             ):

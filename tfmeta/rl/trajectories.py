@@ -1,4 +1,4 @@
-"""What a policy did and got in the tasks of a meta-batch."""
+"""Trajectories: what a policy did and got in the tasks of a meta-batch."""
 
 from __future__ import annotations
 
