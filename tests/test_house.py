@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
     {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
     {"inner_rules"},
     {"learners"},
-    {"evaluation", "presets", "recipes", "serving", "testing"},
+    {"evaluation", "presets", "recipes", "rl", "serving", "testing"},
     {"cards", "classifier", "plots", "task_files", "tasks", "training", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]

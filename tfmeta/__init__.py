@@ -101,7 +101,7 @@ _SUBMODULES = {
         "plots",
         "presets",
     ),
-    *("recipes", "serving", "testing", "training"),
+    *("recipes", "rl", "serving", "testing", "training"),
 }
 
 

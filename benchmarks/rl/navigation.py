@@ -1,0 +1,96 @@
+"""Meta-trains a policy for 2-D navigation, and tests it on the 40 published goals.
+
+    python benchmarks/rl/navigation.py runs/navigation --iterations 400
+    python benchmarks/rl/navigation.py runs/navigation_promp --learner ProMP --iterations 400
+
+The command, repeated, goes on from the last checkpoint. `log.jsonl` in the folder gets a line per
+test: iterations, CPU seconds, and the returns after 0, 1, … steps with 95 % confidence intervals.
+`policy.keras` is the trained policy.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from tfmeta import rl
+
+# Step size, and for TRPO how many trajectories the Fisher matrix is computed from, for speed.
+OPTIONS: dict[str, dict[str, Any]] = {
+    "MAMLTRPO": {"inner_learning_rate": 0.5, "fisher_trajectories": 3},
+    "ProMP": {"inner_learning_rate": 0.5},
+}
+
+
+def make_learner(name: str, seed: int, **options: Any) -> rl.PolicyLearner:
+    """Returns a learner with a new policy, of MAML's size."""
+    keras.utils.set_random_seed(seed)
+    policy = rl.gaussian_policy(2, 2, hidden_units=(100, 100))
+    cls = {"MAMLTRPO": rl.MAMLTRPO, "ProMP": rl.ProMP}[name]
+    return cls(policy, rl.Navigation2D(), seed=seed, **{**OPTIONS[name], **options})
+
+
+def with_interval(returns: np.ndarray) -> list[tuple[float, float]]:
+    """Returns mean over tasks and half the 95 % interval, for each number of steps."""
+    half = 1.96 * returns.std(axis=1, ddof=1) / np.sqrt(returns.shape[1])
+    return [
+        (round(float(m), 2), round(float(h), 2))
+        for m, h in zip(returns.mean(axis=1), half, strict=True)
+    ]
+
+
+def cpu_seconds(log: Path) -> float:
+    """Returns the CPU seconds that a run had taken when it was last tested."""
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    return float(json.loads(lines[-1])["cpu_seconds"]) if lines else 0.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--learner", choices=sorted(OPTIONS), default="MAMLTRPO")
+    parser.add_argument("--iterations", type=int, default=400)
+    parser.add_argument("--test-every", type=int, default=20)
+    parser.add_argument("--inner-learning-rate", type=float)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    options = {}
+    if arguments.inner_learning_rate is not None:
+        options["inner_learning_rate"] = arguments.inner_learning_rate
+    learner = make_learner(arguments.learner, arguments.seed, **options)
+    goals = learner.environment.published_tasks()
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    log = arguments.folder / "log.jsonl"
+    before = cpu_seconds(log) - time.process_time()
+    iteration = 0
+    while iteration < arguments.iterations:
+        # With a checkpoint, this goes on from it.
+        learner.fit(
+            max(iteration, len(learner.history)), folder=arguments.folder, save_every=5, verbose=0
+        )
+        iteration = min(
+            arguments.iterations,
+            (len(learner.history) // arguments.test_every + 1) * arguments.test_every,
+        )
+        learner.fit(iteration, folder=arguments.folder, save_every=5, verbose=2)
+        used = before + time.process_time()
+        line = {
+            "learner": arguments.learner,
+            "iteration": iteration,
+            "cpu_seconds": round(used, 1),
+            "returns": with_interval(learner.evaluate(goals, inner_steps=3)),
+        }
+        print(json.dumps(line), flush=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+    learner.policy.save(arguments.folder / "policy.keras")
+
+
+if __name__ == "__main__":
+    main()
