@@ -135,13 +135,16 @@ def test_cards_quote_their_runs_of_ten_minutes_and_the_papers():
         assert [row["paper"] for row in rows if str(row.get("paper", "")) not in own] == [], name
 
 
-# What no JSON here has: papers' other numbers, and those of learners that were not kept.
+# What no JSON here has: papers' other numbers, and those of learners that were not kept and of
+# kernel smoothers.
 QUOTED = {
     "anil_omniglot_5w1s": {"96.2 ± 0.5"},
     "maml_digit_pairs": {"86.80 ± 0.85"},
     "maml_omniglot_5w5s": {"99.44 ± 0.07"},
     "matching_network_omniglot_5w1s": {"90.31 ± 0.57"},
     "meta_lstm_omniglot_5w1s": {"43.44 ± 0.77"},
+    "relation_network_linear": {"3.5192 ± 0.4186", "3.5848 ± 0.4215"},
+    "relation_network_sinusoid": {"1.5571 ± 0.1430", "1.5561 ± 0.1432"},
     "reptile_omniglot_5w1s": {"95.39 ± 0.09", "98.90 ± 0.10"},
 }
 
