@@ -101,6 +101,10 @@ def test_a_checkpoint_of_another_learner_or_broken_is_refused(pro_mp, tmp_path):
         make("ProMP", meta_batch_size=5).fit(4, folder=folder, verbose=0)
     with pytest.raises(ValueError, match="of another policy or inner rule"):
         make("ProMP", hidden_units=(5,)).fit(4, folder=folder, verbose=0)
+    other = make("ProMP")
+    other.history = [{"return_0": -1.0}]
+    with pytest.raises(ValueError, match="of another run"):
+        other.fit(4, folder=folder, verbose=0)
     content = (folder / "checkpoint.npz").read_bytes()
     (tmp_path / "checkpoint.npz").write_bytes(content[:-40])
     with pytest.raises(ValueError, match="truncated or altered"):
