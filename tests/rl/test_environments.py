@@ -91,8 +91,9 @@ def test_gymnasium_s_own_checks_accept_the_vector_environment():
         rl.NavigationVectorEnv([0.0, 0.0])
 
 
-def test_a_half_cheetah_is_paid_for_its_direction():
+def test_a_half_cheetah_is_paid_for_its_direction(tmp_path, monkeypatch):
     pytest.importorskip("mujoco", reason="MuJoCo is not installed")
+    monkeypatch.chdir(tmp_path)  # MuJoCo writes its warnings into a file there.
     environment = rl.half_cheetah_direction(horizon=5)
 
     def still(x):

@@ -37,14 +37,19 @@ def save(
 
 
 def load(
-    path: Path, variables: Sequence[keras.Variable], config: dict[str, Any]
+    path: Path,
+    variables: Sequence[keras.Variable],
+    config: dict[str, Any],
+    history: list[dict[str, float]],
 ) -> list[dict[str, float]]:
-    """Sets variables to what a file holds; returns the history.
+    """Sets variables to what a file holds, if it is further than the learner; returns the history.
 
     Args:
         path: Path. The file.
         variables: sequence of keras.Variable. They are changed only if all of them fit.
         config: dict. The learner's options, which must be those of the file.
+        history: list of dict. The learner's history, which must be that of the file as far as both
+            go.
 
     Raises:
         ValueError: If the file is broken, or of another learner.
@@ -64,6 +69,11 @@ def load(
         raise ValueError(f"{path} is of another learner: {differences}. Choose another folder.")
     if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
         raise ValueError(f"{path} is of another policy or inner rule. Choose another folder.")
+    both = min(len(history), len(about["history"]))
+    if history[:both] != about["history"][:both]:
+        raise ValueError(f"{path} is of another run. Choose another folder.")
+    if len(history) >= len(about["history"]):
+        return history
     for variable, value in zip(variables, values, strict=True):
         variable.assign(value)
     return about["history"]

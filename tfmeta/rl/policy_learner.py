@@ -174,8 +174,8 @@ class PolicyLearner(PolicyInnerLoop):
         logs = {name: float(number) for name, number in numbers.items()}
         if not np.isfinite([*logs.values()]).all():
             raise ValueError(
-                f"Meta-training diverged, with {logs}: go on from the last checkpoint with a "
-                "smaller inner_learning_rate."
+                f"Meta-training diverged, with {logs}: train anew with a smaller "
+                "inner_learning_rate."
             )
         return logs
 
@@ -201,14 +201,14 @@ class PolicyLearner(PolicyInnerLoop):
             list of dict: a row of numbers for each iteration, which are also in `history`.
 
         Raises:
-            ValueError: If the training diverged, or the checkpoint is of another learner.
+            ValueError: If the training diverged, or the checkpoint is of another learner or run.
         """
         check_integer("iterations", iterations, 0)
         check_integer("save_every", save_every, 1)
         check_one_of("verbose", verbose, [0, 1, 2])  # type: ignore[list-item]
         path = None if folder is None else Path(folder) / checkpoint.NAME
-        if path is not None and path.exists() and not self.history:
-            self.history = checkpoint.load(path, self.variables, self.get_config())
+        if path is not None and path.exists():
+            self.history = checkpoint.load(path, self.variables, self.get_config(), self.history)
         bar = keras.utils.Progbar(iterations, verbose=int(verbose == 1), unit_name="iteration")
         while len(self.history) < iterations:
             logs = self.meta_step(self._collector(len(self.history)))
