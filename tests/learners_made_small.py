@@ -25,11 +25,16 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "cavia": _STEPS,
     "cosine_prototypical_network": {},
     "fine_tuning": {"steps": 2, "learning_rate": 0.05},
+    # Without draws, which differ with the order and with padding, and with nothing but small
+    # penalties.
     "leo": {
         "n_latent": 3,
         "inner_steps": 2,
         "finetuning_steps": 1,
         "finetuning_learning_rate": 0.1,
+        "sample": False,
+        "dropout_rate": 0.0,
+        "orthogonality_weight": 0.0,
     },
     "logistic_head": {"newton_steps": 6},
     "mahalanobis_head": {},

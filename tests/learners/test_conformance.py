@@ -62,8 +62,7 @@ CLASSIFIERS = {
     "prototypical_network": ({}, {}),
     "matching_network": ({}, {}),
     "relation_network": ({}, {"training_steps": 30}),
-    # What is drawn differs with the order and with padding.
-    "leo": ({"sample": False, "dropout_rate": 0.0, "inner_learning_rate": 2.0}, {}),
+    "leo": ({"inner_learning_rate": 2.0, "orthogonality_weight": 0.1, "l2_weight": 0.01}, {}),
     "logistic_head": ({}, {}),
     "cosine_prototypical_network": ({"initial_scale": 2.0}, {}),
     "fine_tuning": ({"initial_scale": 2.0}, {}),
