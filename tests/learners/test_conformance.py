@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from learners_made_small import (
     DENSE,
     HEADS,
@@ -35,8 +36,27 @@ BY_UNIT = {"permute_outputs": permute_outputs}
 # regressors rise at first, so those take the default of `Case`.
 TRAINING_STEPS = 6
 
+
+def permute_draws(learner, order):
+    """Permutes the output units and the random numbers of their weights."""
+    permute_outputs(learner, order)
+    draw = learner.draw
+
+    def permuted(seed, n_samples):
+        return [
+            [tf.gather(e, order, axis=-1) if e.shape[-1] == N_WAY else e for e in sample]
+            for sample in draw(seed, n_samples)
+        ]
+
+    learner.draw = permuted
+
+
+# Each task of a training step has random numbers of its own.
+RANDOM = {"random_training": True, "custom_training": True, "permute_outputs": permute_draws}
+
 # By the learner's name: its options here, and what its method promises.
 CLASSIFIERS = {
+    "amortized_maml": ({"inner_learning_rate": 0.3, "prior_weight": 1e-6}, {**RANDOM}),
     "maml": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
     "meta_sgd": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
     "maml_plus_plus": (
@@ -133,6 +153,10 @@ REGRESSORS = {
     "cavia": ({"inner_loss": "mse", "inner_learning_rate": 0.2}, {}),
     "matching_network": ({}, {}),
     "meta_lstm": ({"input_bias": (-3, -2), "inner_loss": "mse"}, {"exact_gradient": False}),
+    "amortized_maml": (
+        {"inner_loss": "mse", "noise_scale": 0.5, "prior_weight": 1e-6},
+        {"custom_training": True, "random_training": True},
+    ),
     "reptile": (
         {"inner_learning_rate": 0.05, "inner_steps": 5, "inner_loss": "mse"},
         {"custom_training": True, "optimizer": lambda: keras.optimizers.SGD(0.5)},

@@ -260,6 +260,7 @@ Decay = Annotated[float, Field(allow_inf_nan=False), Between(0, 0.999_999, "a nu
 PositiveNumber = Annotated[
     float, Field(allow_inf_nan=False), Between(1e-30, 1_000_000, "a number {}")
 ]
+Weight = Annotated[float, Field(allow_inf_nan=False), Between(0, 1_000_000, "a number {}")]
 Range = Annotated[
     tuple[
         Annotated[float, Field(strict=True, allow_inf_nan=False)],
