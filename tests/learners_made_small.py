@@ -20,7 +20,7 @@ N_WAY = 3
 _STEPS = {"inner_learning_rate": 0.1, "inner_steps": 2}
 # By the learner's name. Recipes can have them, too.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "amortized_maml": {**_STEPS, "samples": 2},
+    "amortized_maml": {"inner_learning_rate": 0.1, "inner_steps": 1, "samples": 2},
     "anil": _STEPS,
     "baseline_plus_plus": {"steps": 3, "learning_rate": 0.1},
     "cavia": _STEPS,

@@ -56,7 +56,6 @@ RANDOM = {"random_training": True, "custom_training": True, "permute_outputs": p
 
 # By the learner's name: its options here, and what its method promises.
 CLASSIFIERS = {
-    "amortized_maml": ({"inner_learning_rate": 0.3, "prior_weight": 1e-6}, {**RANDOM}),
     "maml": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
     "meta_sgd": ({"inner_learning_rate": 0.3}, {**BY_UNIT}),
     "maml_plus_plus": (
@@ -89,6 +88,7 @@ CLASSIFIERS = {
     "baseline_plus_plus": ({}, {}),
     "mahalanobis_head": ({}, {}),
     "ridge_head": ({}, {}),
+    "amortized_maml": ({"inner_learning_rate": 0.3, "prior_weight": 1e-6}, {**RANDOM}),
 }
 
 # Learners with options that are checked in one mode of batch norm.
@@ -243,6 +243,9 @@ OF_HEADS = {
     "ridge_head": ("contract", "masking"),
 }
 
+# Each step calls several networks, so the long checks take several times as long.
+SEVERAL_NETWORKS = ("amortized_maml",)
+
 
 def tier(case, check):
     """Deals out the checks of a learner: the default tier has a share, the large one has the rest.
@@ -254,6 +257,8 @@ def tier(case, check):
     name, _, mode = case.name.partition(", ")
     if name in HEADS:  # Their equations have tests of their own.
         return [] if mode == "support" and check in OF_HEADS.get(name, OF_HEADS[None]) else LARGE
+    if name in SEVERAL_NETWORKS and check in LONG:
+        return LARGE
     order = list(CHECKS).index(check)
     if mode not in MODES or name not in CLASSIFIERS:
         return LARGE if check in LONG or (CASES.index(case) + order) % 4 else []
