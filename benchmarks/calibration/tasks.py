@@ -22,7 +22,9 @@ def noisy_waves(n_shot: int, n_query: int, n_tasks: int, seed: int) -> tf.data.D
 
     def with_noise(number: tf.Tensor, episode: Any) -> Any:
         inputs, y = episode[0], episode[1]
-        n = tf.random.stateless_normal([n_tasks, n_shot + n_query, 1], tf.stack([tf.cast(seed, number.dtype), number]))
+        n = tf.random.stateless_normal(
+            [n_tasks, n_shot + n_query, 1], tf.stack([tf.cast(seed, number.dtype), number])
+        )
         noisy = {**inputs, "support_y": inputs["support_y"] + NOISE * n[:, :n_shot]}
         return noisy, y + NOISE * n[:, n_shot:]
 
@@ -38,7 +40,8 @@ def exact_prediction(
     the prior.
     """
     amplitude, phase = (
-        np.linspace(*limits, 2 * n + 1)[1::2] for limits, n in zip((AMPLITUDES, PHASES), GRID)
+        np.linspace(*limits, 2 * n + 1)[1::2]
+        for limits, n in zip((AMPLITUDES, PHASES), GRID, strict=True)
     )
     a, p = (v.ravel() for v in np.meshgrid(amplitude, phase, indexing="ij"))
 

@@ -22,17 +22,18 @@ def learner_of_lines(**options):
     network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
     options = {"samples": 4, "kl_weight": 1.0, "noise_scale": NOISE, "inner_loss": "mse", **options}
     learner = tfmeta.AmortizedMAML(network, **options)
-    for variable, value in zip(prior_of(learner), THETA, strict=True):
+    for variable, value in zip(prior_of(learner), THETA, strict=False):
         variable.assign(np.full(variable.shape, value))
     return learner
 
 
-# The prior's means of slope and shift, and their log σ.
-THETA = np.array([0.7, -0.4, -0.5, 0.2])
+# The prior's means of slope and shift, their log σ, and that of the noise.
+THETA = np.array([0.7, -0.4, -0.5, 0.2, np.log(NOISE)])
 
 
 def prior_of(learner):
-    return [*learner.network.trainable_variables, *learner.log_sigmas]
+    noise = [learner.log_noise_scale] if learner.learn_noise_scale else []
+    return [*learner.network.trainable_variables, *learner.log_sigmas, *noise]
 
 
 def lines(n_tasks=2, n_support=6, n_query=5):
@@ -58,7 +59,7 @@ def test_inner_steps_arrive_at_the_best_mean_field_gaussian_of_the_exact_posteri
     inputs, _ = lines(n_tasks=1)
     x, y = inputs["support_x"][0], inputs["support_y"][0]
     design = np.hstack([x, np.ones_like(x)])
-    prior_mean, prior_precision = THETA[:2], np.exp(-2 * THETA[2:])
+    prior_mean, prior_precision = THETA[:2], np.exp(-2 * THETA[2:4])
     precision = np.diag(prior_precision) + design.T @ design / NOISE**2
     mean = np.linalg.solve(precision, prior_precision * prior_mean + design.T @ y[:, 0] / NOISE**2)
     assert abs(precision[0, 1]) > 0.4 * np.sqrt(precision[0, 0] * precision[1, 1])
@@ -85,6 +86,8 @@ def test_inner_steps_arrive_at_the_best_mean_field_gaussian_of_the_exact_posteri
 
 def outer_loss(theta, inputs, query_y, draws, steps, rate, kl_weight, prior_weight):
     """The outer loss of all tasks, with NumPy; each inner gradient is the closed form."""
+    theta, log_noise = theta[:4], theta[4]
+    noise_variance = np.exp(2 * log_noise)
     total = 0.0
     for t in range(len(query_y)):
         (xs, ys), (xq, yq) = (
@@ -95,7 +98,7 @@ def outer_loss(theta, inputs, query_y, draws, steps, rate, kl_weight, prior_weig
         for noise in draws[t][:steps]:  # [n_samples, 2]
             sigma = np.exp(log_sigma)
             drawn = mean + sigma * noise
-            by_weight = ((drawn @ xs.T - ys) @ xs) / NOISE**2 / len(ys)
+            by_weight = ((drawn @ xs.T - ys) @ xs) / noise_variance / len(ys)
             by_mean = by_weight.mean(axis=0)
             by_mean += kl_weight * (mean - theta[:2]) * np.exp(-2 * theta[2:]) / len(ys)
             by_log = (by_weight * noise).mean(axis=0) * sigma
@@ -103,8 +106,8 @@ def outer_loss(theta, inputs, query_y, draws, steps, rate, kl_weight, prior_weig
             mean, log_sigma = mean - rate * by_mean, log_sigma - rate * by_log
         drawn = mean + np.exp(log_sigma) * draws[t][steps]
         x, y = np.vstack([xs, xq]), np.concatenate([ys, yq])
-        squares = ((drawn @ x.T - y) ** 2).mean(axis=0) / (2 * NOISE**2)
-        likelihood = np.sum(squares + np.log(NOISE) + np.log(2 * np.pi) / 2)
+        squares = ((drawn @ x.T - y) ** 2).mean(axis=0) / (2 * noise_variance)
+        likelihood = np.sum(squares + log_noise + np.log(2 * np.pi) / 2)
         variances, prior = np.exp(2 * log_sigma), np.exp(2 * theta[2:])
         kl = np.sum(np.log(prior / variances) + variances / prior - 1) / 2
         kl += np.sum((mean - theta[:2]) ** 2 / prior) / 2
@@ -121,6 +124,7 @@ def test_outer_loss_and_its_gradient_are_those_of_numpy():
         inner_learning_rate=0.02,
         prior_concentration=3.0,
         prior_rate=0.2,
+        learn_noise_scale=True,
         **options,
     )
     rng = np.random.default_rng(1)
@@ -131,8 +135,8 @@ def test_outer_loss_and_its_gradient_are_those_of_numpy():
         return outer_loss(theta, inputs, query_y, draws, 2, 0.02, 0.6, 0.05)
 
     expected = []
-    for i in range(4):
-        shift = 1e-5 * np.eye(4)[i]
+    for i in range(5):
+        shift = 1e-5 * np.eye(5)[i]
         expected.append((loss(THETA + shift) - loss(THETA - shift)) / 2e-5)
     learner.compile(keras.optimizers.SGD(1.0), run_eagerly=True)
     before = np.concatenate([v.numpy().ravel() for v in prior_of(learner)])
@@ -220,6 +224,7 @@ def test_without_variance_and_divergence_it_is_maml():
     ("options", "message"),
     [
         ({"inner_loss": "mae"}, "likelihood"),
+        ({"inner_loss": None, "learn_noise_scale": True}, "for regression"),
         ({"inner_loss": keras.losses.MeanSquaredError(reduction="sum")}, "mean over the examples"),
         ({"kl_weight": -1.0}, "kl_weight must be a number ≥ 0"),
         ({"samples": 0}, "samples must be an integer ≥ 1"),

@@ -74,6 +74,8 @@ class AmortizedMAML(GaussianWeights):
         prior_rate: float > 0. Rate of the gamma distribution. Defaults to 0.01.
         noise_scale: float > 0. In regression, the standard deviation of a target around the
             network's output, in the unit of the targets. Defaults to 1.
+        learn_noise_scale: bool. Whether that is meta-learned, too, and starts there. Then it also
+            covers what the network misses. Defaults to False.
         seed: int from 0 to 2³¹ − 1. Seed of all draws. Defaults to 0.
         first_order: bool. Whether to ignore second derivatives. Defaults to False.
         inner_loss: str, function or keras.losses.Loss. A cross-entropy, or `"mse"`, which stands
@@ -125,6 +127,7 @@ class AmortizedMAML(GaussianWeights):
         prior_concentration: float = 1.0,
         prior_rate: float = 0.01,
         noise_scale: float = 1.0,
+        learn_noise_scale: bool = False,
         seed: int = 0,
         first_order: bool = False,
         inner_loss: Any = None,
@@ -163,12 +166,14 @@ class AmortizedMAML(GaussianWeights):
             inner_batch_size=inner_batch_size,
         )
         check_likelihood(self.inner_loss)
+        if learn_noise_scale and self.output_kind != "values":
+            raise ValueError('learn_noise_scale is for regression, with inner_loss="mse".')
         self.samples = samples
         self.test_samples = samples if test_samples is None else test_samples
         self.kl_weight, self.prior_weight = kl_weight, prior_weight
         self.initial_log_sigma = low_high
         self.prior_concentration, self.prior_rate = prior_concentration, prior_rate
-        self.noise_scale = noise_scale
+        self.noise_scale, self.learn_noise_scale = noise_scale, learn_noise_scale
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed)
         self.build_if_possible()
@@ -205,8 +210,9 @@ class AmortizedMAML(GaussianWeights):
         if self.output_kind != "values":
             return loss
         n_values = math.prod(outputs[0].shape[1:])
-        constant = math.log(self.noise_scale) + math.log(2 * math.pi) / 2
-        return n_values * (loss / (2 * self.noise_scale**2) + constant)
+        log_noise = self.log_noise()
+        constant = math.log(2 * math.pi) / 2
+        return n_values * (loss * tf.exp(-2 * log_noise) / 2 + log_noise + constant)
 
     # === The algorithm ===
 

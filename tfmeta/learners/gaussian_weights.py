@@ -43,6 +43,7 @@ class GaussianWeights(InnerLoopLearner):
         test_samples: int. The same elsewhere.
         initial_log_sigma: (low, high), floats. Range of the prior's log σ at the start.
         noise_scale: float. Standard deviation of a target around the network's output.
+        learn_noise_scale: bool. Whether it is meta-learned, from this start.
         seed: int from 0 to 2³¹ − 1. Seed of all draws.
         seed_generator: keras.random.SeedGenerator. Seeds of the draws in meta-training.
         log_sigmas: list of keras.Variable. The prior's log σ, one for each weight that adapts.
@@ -52,6 +53,7 @@ class GaussianWeights(InnerLoopLearner):
     test_samples: int
     initial_log_sigma: tuple[float, float]
     noise_scale: float
+    learn_noise_scale: bool
     seed: int
     seed_generator: keras.random.SeedGenerator
     log_sigmas: list[keras.Variable]
@@ -67,6 +69,11 @@ class GaussianWeights(InnerLoopLearner):
             self.add_weight(shape=w.shape, initializer=start, name=f"log_sigma_{i}")
             for i, w in enumerate(weights)
         ]
+        if self.learn_noise_scale:
+            start = keras.initializers.Constant(math.log(self.noise_scale))
+            self.log_noise_scale = self.add_weight(
+                shape=(), initializer=start, name="log_noise_scale"
+            )
         # Keep them inside an object, or Keras would also track them for this learner.
         self._made_for = types.SimpleNamespace(weights=weights)
 
@@ -88,6 +95,12 @@ class GaussianWeights(InnerLoopLearner):
         _, adapts = self.start_weights()
         n_weights = len(self.network.trainable_variables)
         return list(itertools.compress(values[:n_weights], adapts)), list(values[n_weights:])
+
+    def log_noise(self) -> tf.Tensor:
+        """Returns the logarithm of a target's standard deviation around the network's output."""
+        if self.learn_noise_scale:
+            return tf.convert_to_tensor(self.log_noise_scale.value)
+        return tf.constant(math.log(self.noise_scale), self.variable_dtype)
 
     # === Samples ===
 
@@ -187,7 +200,7 @@ class GaussianWeights(InnerLoopLearner):
     def predict_distribution(self, inputs: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
         """Predicts the mean and variance of the queries' targets, in regression.
 
-        They are those of the mixture of the drawn networks, each with the noise of `noise_scale`.
+        They are those of the mixture of the drawn networks, each with Gaussian noise.
 
         Args:
             inputs: dict. The inputs of a meta-batch; see `MetaLearner`.
@@ -215,7 +228,7 @@ class GaussianWeights(InnerLoopLearner):
             mean, variance = tf.nn.moments(
                 tf.stack(self.query_outputs(state, *queries, False)), [0]
             )
-            return mean, variance + self.noise_scale**2
+            return mean, variance + tf.exp(2 * self.log_noise())
 
         dtype = tf.as_dtype(self.variable_dtype)
         return map_tasks(predict, inputs, (dtype, dtype), self.mapping()._replace(compiled=False))

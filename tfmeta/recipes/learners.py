@@ -82,6 +82,8 @@ class AmortizedMAML(GradientSteps):
     """Rate of that gamma distribution."""
     noise_scale: PositiveNumber = 1.0
     """Standard deviation of a target around the network's output, in regression."""
+    learn_noise_scale: Flag = False
+    """Whether that is meta-learned, too."""
     first_order: Flag = False
     """Whether to ignore second derivatives."""
     inner_rule: InnerRule = "sgd"
