@@ -1,10 +1,12 @@
 """How far the probabilities and variances of Amortized MAML can be trusted, beside MAML's.
 
 python benchmarks/calibration/run.py waves FOLDER [--iterations 10000]
+python benchmarks/calibration/run.py lines FOLDER [--iterations 1500]
 python benchmarks/calibration/run.py glyphs FOLDER [--iterations 500]
 
 `waves` meta-trains both learners on the same sinusoids, 5 noisy support points each, and measures
-likelihood and coverage of noisy queries, beside the exact posterior. MAML has no variance: it gets
+likelihood and coverage of noisy queries, beside the exact posterior; `lines` does so on straight
+lines, where the exact posterior is Bayesian linear regression. MAML has no variance: it gets
 the one constant variance that is best on validation tasks. `glyphs` meta-trains both on glyphs,
 5-way 1-shot, and measures accuracy, likelihood and calibration error; MAML's are also measured with
 the temperature that is best on validation tasks. Learners that FOLDER has are not trained again.
@@ -25,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import keras
 import numpy as np
 import tensorflow as tf
-from tasks import exact_prediction, noisy_waves
+from tasks import LINE_NOISE, exact_lines, exact_waves, noisy_lines, noisy_waves
 
 import tfmeta
 from tfmeta import metrics
@@ -43,7 +45,7 @@ def trained(
     keras.utils.set_random_seed(0)
     learner = make()
     schedule = keras.optimizers.schedules.CosineDecay(rate, iterations)
-    learner.compile(keras.optimizers.Adam(schedule))
+    learner.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0))
     start = time.process_time()
     learner.fit(episodes, steps_per_epoch=iterations // 10, epochs=10, shuffle=False, verbose=2)
     minutes = (time.process_time() - start) / 60
@@ -58,11 +60,10 @@ def write(name: str, row: dict[str, Any]) -> None:
     print(name, json.dumps({k: v for k, v in row.items() if not isinstance(v, list | dict)}))
 
 
-# === Sinusoids ===
+# === Regression ===
 
 
 def waves(folder: Path, iterations: int, options: dict[str, Any]) -> None:
-    train = noisy_waves(5, 10, 16, seed=0)
     # Of so small a network, all tasks at once are faster on a CPU, too.
     steps = {"inner_steps": 3, "inner_loss": "mse", "task_mapping": "vectorized"}
     makers = {
@@ -71,36 +72,66 @@ def waves(folder: Path, iterations: int, options: dict[str, Any]) -> None:
             tfmeta.backbones.mlp(),
             **{
                 # With noise of scale 1, −log p is half the squared error: MAML's step of the means.
-                **{"inner_learning_rate": 0.02, "samples": 3, "test_samples": 30},
-                **{"kl_weight": 1.0, "learn_noise_scale": True, **steps, **options},
+                **{"inner_learning_rate": 0.02, "samples": 3, "test_samples": 10},
+                **{"kl_weight": 0.1, "learn_noise_scale": True, **steps, **options},
             },
         ),
     }
-    validation = list(noisy_waves(5, 100, 50, seed=1).take(4))
-    test = list(noisy_waves(5, 100, 50, seed=2).take(20))
+    regression("waves", noisy_waves, exact_waves, makers, folder, iterations, 1e-3)
+
+
+def lines(folder: Path, iterations: int, options: dict[str, Any]) -> None:
+    steps = {"inner_steps": 10, "inner_loss": "mse", "task_mapping": "vectorized"}
+    steps["inner_rule"] = "per_parameter"  # The steps of log σ need rates of their own.
+    makers = {
+        "maml": lambda: tfmeta.MAML(tfmeta.backbones.linear(1, (1,)), 0.1, **steps),
+        "amortized_maml": lambda: tfmeta.AmortizedMAML(
+            tfmeta.backbones.linear(1, (1,)),
+            **{
+                **{"inner_learning_rate": 0.05, "samples": 4, "test_samples": 30},
+                **{"kl_weight": 1.0, "initial_log_sigma": (-1.0, -1.0), "prior_weight": 1e-4},
+                **{"noise_scale": LINE_NOISE, **steps, **options},
+            },
+        ),
+    }
+    regression("lines", noisy_lines, exact_lines, makers, folder, iterations, 1e-2)
+
+
+def regression(
+    what: str,
+    episodes: Any,
+    exact: Any,
+    makers: dict[str, Any],
+    folder: Path,
+    iterations: int,
+    rate: float,
+) -> None:
+    train = episodes(5, 10, 16, seed=0)
+    validation = list(episodes(5, 100, 50, seed=1).take(4))
+    test = list(episodes(5, 100, 50, seed=2).take(20))
+    targets = [np.asarray(y) for _, y in test]
     for name, make in makers.items():
-        learner, minutes = trained(folder / f"waves_{name}.keras", make, train, iterations, 1e-3)
+        learner, minutes = trained(folder / f"{what}_{name}.keras", make, train, iterations, rate)
         predict = tf.function(
             learner.predict_distribution if name == "amortized_maml" else learner, autograph=False
         )
         if name == "maml":
-            errors = [np.mean((predict(x) - y) ** 2) for x, y in validation]
-            variance = float(np.mean(errors))
+            variance = float(np.mean([np.mean((predict(x) - y) ** 2) for x, y in validation]))
             predictions = [(p, np.full_like(p, variance)) for p in (predict(x) for x, _ in test)]
         else:
             predictions = [predict(x) for x, _ in test]
-        row = measured([np.asarray(y) for _, y in test], predictions)
+        row = measured(targets, predictions)
         if minutes is not None:
             row["cpu_minutes"], row["iterations"] = minutes, iterations
-        write(f"waves_{name}", row)
-    exact = []
+        write(f"{what}_{name}", row)
+    predictions = []
     for x, _ in test:
         tasks = [
-            exact_prediction(*(np.asarray(x[k][t]) for k in ("support_x", "support_y", "query_x")))
+            exact(*(np.asarray(x[k][t], "float64") for k in ("support_x", "support_y", "query_x")))
             for t in range(len(x["query_x"]))
         ]
-        exact.append(tuple(np.stack([t[i] for t in tasks])[..., None] for i in (0, 1)))
-    write("waves_exact", measured([np.asarray(y) for _, y in test], exact))
+        predictions.append(tuple(np.stack([task[i] for task in tasks]) for i in (0, 1)))
+    write(f"{what}_exact", measured(targets, predictions))
 
 
 def measured(targets: list[np.ndarray], predictions: list[Any]) -> dict[str, Any]:
@@ -180,7 +211,7 @@ def classified(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["waves", "glyphs"])
+    parser.add_argument("what", choices=["waves", "lines", "glyphs"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--iterations", type=int)
     parser.add_argument("--options", type=json.loads, default={}, help="of AmortizedMAML, as JSON")
@@ -188,7 +219,7 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     RESULTS = arguments.results
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.what == "waves":
-        waves(arguments.folder, arguments.iterations or 10_000, arguments.options)
-    else:
-        glyphs(arguments.folder, arguments.iterations or 500, arguments.options)
+    measure, number = {"waves": (waves, 10_000), "lines": (lines, 1_500), "glyphs": (glyphs, 500)}[
+        arguments.what
+    ]
+    measure(arguments.folder, arguments.iterations or number, arguments.options)

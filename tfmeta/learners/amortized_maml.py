@@ -44,6 +44,10 @@ class AmortizedMAML(GaussianWeights):
     Outside of meta-training, random numbers are fixed by `seed`, so predictions are deterministic.
     In meta-training, each task and each step draws others, as dropout does.
 
+    The divergence pulls the means back with the strength w/σ². Plain gradient steps on it are
+    stable while α w is below the number of support examples times σ²: with small σ, lower the
+    weight, the rate, or both.
+
     Deviations from the paper and public code:
 
     - The bound is divided by the number of support examples, so that learning rates mean what they
@@ -60,9 +64,9 @@ class AmortizedMAML(GaussianWeights):
         inner_learning_rate: float > 0. Step size α of the inner steps. Defaults to 0.01.
         inner_steps: int ≥ 0. Inner steps in meta-training. Defaults to 5.
         test_inner_steps: int ≥ 0 or None. Inner steps elsewhere. Defaults to None, `inner_steps`.
-        samples: int ≥ 1. Networks drawn in each step and for predictions. Time and memory grow with
-            it. Defaults to 10.
-        test_samples: int ≥ 1 or None. The same outside of meta-training. Defaults to None,
+        samples: int ≥ 1. Networks drawn in each step, and in meta-training for predictions. Time
+            and memory grow with it. Defaults to 10.
+        test_samples: int ≥ 1 or None. Networks drawn for predictions elsewhere. Defaults to None,
             `samples`.
         kl_weight: float ≥ 0. Weight w of the divergence from the prior. 1 is Bayes' rule; less
             gives the data more weight. Defaults to 0.1.
@@ -223,7 +227,8 @@ class AmortizedMAML(GaussianWeights):
         x, y, mask = support_batch(*support, step, self.inner_batch_size)
         by = normalization(self.batch_norm, "inner steps", training)
         with collecting_losses() as losses:
-            outputs, values = self.outputs(state, self._seed(step, training), x, mask, by, training)
+            seed = self._seed(step, training)
+            outputs, values = self.outputs(state, seed, x, mask, by, training, self.samples)
         loss = self.negative_log_likelihood(y, outputs, mask)
         loss += self.kl_weight * self.kl_divergence(state) / count(support.x, support.mask, loss)
         added = sum_of(losses, loss.dtype)

@@ -39,8 +39,8 @@ class GaussianWeights(InnerLoopLearner):
     A subclass supplies `step_loss`, and in its constructor the attributes.
 
     Attributes:
-        samples: int. Networks drawn in each step and for predictions, in meta-training.
-        test_samples: int. The same elsewhere.
+        samples: int. Networks drawn in each step, and in meta-training for predictions.
+        test_samples: int. Networks drawn for predictions elsewhere.
         initial_log_sigma: (low, high), floats. Range of the prior's log σ at the start.
         noise_scale: float. Standard deviation of a target around the network's output.
         learn_noise_scale: bool. Whether it is meta-learned, from this start.
@@ -131,6 +131,7 @@ class GaussianWeights(InnerLoopLearner):
         mask: tf.Tensor | None,
         by: Normalization,
         training: bool,
+        n_samples: int | None = None,
     ) -> tuple[list[tf.Tensor], list[list[tf.Tensor]]]:
         """Calls networks drawn from a posterior.
 
@@ -141,6 +142,7 @@ class GaussianWeights(InnerLoopLearner):
             mask: tf.Tensor `[N]` or None. 0 for padding.
             by: str. How batch norm normalises.
             training: bool. Whether this is meta-training.
+            n_samples: int or None. How many networks. Defaults to None, as many as predict.
 
         Returns:
             The outputs `[N, …]` of each network, and its new non-trainable values.
@@ -148,7 +150,7 @@ class GaussianWeights(InnerLoopLearner):
         means, log_sigmas = self.posterior(state["trainable"])
         weights, adapts = super().start_weights()
         variables = list(itertools.compress(weights, adapts))
-        n_samples = self.samples if training else self.test_samples
+        n_samples = n_samples or (self.samples if training else self.test_samples)
         statistics = state.get("statistics")
         outputs, values, non_trainable = [], [], state["non_trainable"]
         for i, noise in enumerate(self.draw(seed, n_samples)):

@@ -67,9 +67,9 @@ class AmortizedMAML(GradientSteps):
     name: Literal["amortized_maml"]
     inner_steps: Steps = 5
     samples: OneOrMoreSteps = 10
-    """Networks drawn in each step and for predictions."""
+    """Networks drawn in each step, and in meta-training for predictions."""
     test_samples: OptionalBatchSize = None
-    """Networks drawn outside of meta-training. As many as `samples` if it is null."""
+    """Networks drawn for predictions elsewhere. As many as `samples` if it is null."""
     kl_weight: Weight = 0.1
     """Weight of the divergence from the prior; 1 is Bayes' rule."""
     initial_log_sigma: Range = (-4.0, -3.0)
