@@ -43,6 +43,8 @@ HEADS = (
     *("baseline_plus_plus", "cosine_prototypical_network", "fine_tuning", "logistic_head"),
     *("mahalanobis_head", "ridge_head", "simple_shot"),
 )
+# Other learners that version 0.1.0 did not have.
+LATER = ("amortized_maml",)
 
 
 @dataclasses.dataclass(frozen=True)

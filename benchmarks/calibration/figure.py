@@ -8,54 +8,51 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 
 NAMES = {
-    "maml": "MAML",
-    "amortized_maml": "Amortized MAML",
-    "exact": "exact posterior",
+    "maml": ("MAML", "tab:orange", "o-"),
+    "amortized_maml": ("Amortized MAML", "tab:blue", "o-"),
+    "exact": ("exact posterior", "black", "--"),
 }
-COLOURS = {"maml": "tab:orange", "amortized_maml": "tab:blue", "exact": "black"}
 
 
-def draw(results: dict, path: Path) -> None:
-    figure, axes = plt.subplots(1, 2, figsize=(9, 4.2), layout="constrained")
-    left, right = axes
-    for axis in axes:
+def draw(results: dict[str, Any], path: Path) -> None:
+    """Draws three panels: coverage by distance, coverage by level, accuracy by confidence."""
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 4), layout="constrained")
+    left.axhline(0.95, color="grey", linewidth=0.8, linestyle=":")
+    for axis in middle, right:
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
-        axis.set_aspect("equal")
-    for name, label in NAMES.items():
-        row = results.get(f"waves_{name}")
-        if row is None:
-            continue
-        levels, shares = zip(*((float(k), v) for k, v in row["coverage"].items()), strict=True)
-        left.plot(levels, shares, "o-", markersize=3, color=COLOURS[name], label=label)
+    for name, (label, colour, style) in NAMES.items():
+        options = {"color": colour, "markersize": 3, "label": label}
+        if row := results.get(f"lines_{name}"):
+            left.plot(*zip(*row["by_distance"], strict=True), style, **options)
+        if row := results.get(f"waves_{name}"):
+            levels, shares = zip(*((float(k), v) for k, v in row["coverage"].items()), strict=True)
+            middle.plot(levels, shares, style, **options)
+        if row := results.get(f"glyphs_{name}"):
+            weights, confidences, hits = (np.array(part) for part in row["bins"])
+            used = weights > 50
+            options["label"] = f"{label}, ECE {100 * row['ece']:.1f} %"
+            x, y = confidences[used] / weights[used], hits[used] / weights[used]
+            right.plot(x, y, style, **options)
     left.set(
+        xlabel="distance from the support points' mean",
+        ylabel="share of targets in their 95 % interval",
+        title="Lines, 5 noisy support points",
+    )
+    middle.set(
         xlabel="probability of the interval",
-        ylabel="share of noisy targets within it",
+        ylabel="share of targets in it",
         title="Sinusoids, 5 noisy support points",
     )
-    left.legend(loc="upper left")
-    for name, label in NAMES.items():
-        row = results.get(f"glyphs_{name}")
-        if row is None:
-            continue
-        weights, confidences, hits = (np.array(part) for part in row["bins"])
-        used = weights > 50
-        right.plot(
-            confidences[used] / weights[used],
-            hits[used] / weights[used],
-            "o-",
-            markersize=3,
-            color=COLOURS[name],
-            label=f"{label}, ECE {100 * row['ece']:.1f} %",
-        )
     right.set(xlabel="confidence", ylabel="accuracy", title="Glyphs, 5-way 1-shot")
-    right.set(xlim=(0.2, 1), ylim=(0.2, 1))
-    right.legend(loc="upper left")
-    figure.savefig(path, dpi=130)
+    for axis in left, middle, right:
+        axis.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

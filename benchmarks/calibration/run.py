@@ -16,6 +16,7 @@ The results go to results.json beside this file; `figure.py` draws them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 import time
@@ -110,6 +111,9 @@ def regression(
     validation = list(episodes(5, 100, 50, seed=1).take(4))
     test = list(episodes(5, 100, 50, seed=2).take(20))
     targets = [np.asarray(y) for _, y in test]
+    # How far queries are from the middle of the support points.
+    far = [np.abs(x["query_x"] - np.mean(x["support_x"], axis=1, keepdims=True)) for x, _ in test]
+    distances = np.concatenate(far)
     for name, make in makers.items():
         learner, minutes = trained(folder / f"{what}_{name}.keras", make, train, iterations, rate)
         predict = tf.function(
@@ -120,7 +124,7 @@ def regression(
             predictions = [(p, np.full_like(p, variance)) for p in (predict(x) for x, _ in test)]
         else:
             predictions = [predict(x) for x, _ in test]
-        row = measured(targets, predictions)
+        row = measured(targets, predictions, distances)
         if minutes is not None:
             row["cpu_minutes"], row["iterations"] = minutes, iterations
         write(f"{what}_{name}", row)
@@ -131,10 +135,12 @@ def regression(
             for t in range(len(x["query_x"]))
         ]
         predictions.append(tuple(np.stack([task[i] for task in tasks]) for i in (0, 1)))
-    write(f"{what}_exact", measured(targets, predictions))
+    write(f"{what}_exact", measured(targets, predictions, distances))
 
 
-def measured(targets: list[np.ndarray], predictions: list[Any]) -> dict[str, Any]:
+def measured(
+    targets: list[np.ndarray], predictions: list[Any], distances: np.ndarray
+) -> dict[str, Any]:
     """Likelihood, error and coverage; ± is the 95 % confidence interval over tasks."""
     y = np.concatenate(targets)
     mean, variance = (np.concatenate([np.asarray(p[i]) for p in predictions]) for i in (0, 1))
@@ -149,6 +155,14 @@ def measured(targets: list[np.ndarray], predictions: list[Any]) -> dict[str, Any
         metric.update_state(y, (mean, variance))
         row["coverage"][str(level)] = float(metric.result())
     row["coverage_95"] = row["coverage"]["0.95"]
+    # In five parts, by the distance from the support points.
+    limits = np.quantile(distances, np.linspace(0, 1, 6))
+    row["by_distance"] = []
+    for low, high in itertools.pairwise(limits):
+        part = (distances >= low) & (distances <= high)
+        metric = metrics.IntervalCoverage()
+        metric.update_state(y[part], (mean[part], variance[part]))
+        row["by_distance"].append([float(distances[part].mean()), float(metric.result())])
     return row
 
 

@@ -88,7 +88,10 @@ CLASSIFIERS = {
     "baseline_plus_plus": ({}, {}),
     "mahalanobis_head": ({}, {}),
     "ridge_head": ({}, {}),
-    "amortized_maml": ({"inner_learning_rate": 0.3, "prior_weight": 1e-6}, {**RANDOM}),
+    "amortized_maml": (
+        {"inner_learning_rate": 0.3, "kl_weight": 1e-3, "prior_weight": 1e-6},
+        {**RANDOM, "training_steps": 15},
+    ),
 }
 
 # Learners with options that are checked in one mode of batch norm.
@@ -154,7 +157,7 @@ REGRESSORS = {
     "matching_network": ({}, {}),
     "meta_lstm": ({"input_bias": (-3, -2), "inner_loss": "mse"}, {"exact_gradient": False}),
     "amortized_maml": (
-        {"inner_loss": "mse", "noise_scale": 0.5, "prior_weight": 1e-6},
+        {"inner_loss": "mse", "prior_weight": 1e-6},
         {"custom_training": True, "random_training": True},
     ),
     "reptile": (

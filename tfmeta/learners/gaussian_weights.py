@@ -199,6 +199,9 @@ class GaussianWeights(InnerLoopLearner):
         """Averages the drawn networks' predictions for queries."""
         return averaged(self.query_outputs(state, x, mask, training), self.output_kind)
 
+    def plain_model(self, state: State) -> None:
+        """Returns None: several drawn networks are no plain Keras model."""
+
     def predict_distribution(self, inputs: Mapping[str, Any]) -> tuple[tf.Tensor, tf.Tensor]:
         """Predicts the mean and variance of the queries' targets, in regression.
 

@@ -20,6 +20,7 @@ from tfmeta.recipes.options import (
     OptionalSteps,
     PositiveNumber,
     Range,
+    SeedOfDraws,
     Steps,
     Weight,
     known_name,
@@ -84,6 +85,8 @@ class AmortizedMAML(GradientSteps):
     """Standard deviation of a target around the network's output, in regression."""
     learn_noise_scale: Flag = False
     """Whether that is meta-learned, too."""
+    seed: SeedOfDraws = 0
+    """Seed of the draws."""
     first_order: Flag = False
     """Whether to ignore second derivatives."""
     inner_rule: InnerRule = "sgd"
