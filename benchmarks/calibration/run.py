@@ -1,16 +1,18 @@
 """How far the probabilities and variances of Amortized MAML can be trusted, beside MAML's.
 
-python benchmarks/calibration/run.py waves FOLDER [--iterations 10000]
-python benchmarks/calibration/run.py lines FOLDER [--iterations 1500]
-python benchmarks/calibration/run.py glyphs FOLDER [--iterations 500]
+python benchmarks/calibration/run.py waves FOLDER [--iterations 1000]
+python benchmarks/calibration/run.py lines FOLDER [--iterations 1000]
+tfmeta train models/amortized_maml_glyphs_5w1s --output FOLDER/amortized_maml
+tfmeta train models/amortized_maml_glyphs_5w1s/maml.yaml --output FOLDER/maml
+python benchmarks/calibration/run.py glyphs FOLDER
 
 `waves` meta-trains both learners on the same sinusoids, 5 noisy support points each, and measures
 likelihood and coverage of noisy queries, beside the exact posterior; `lines` does so on straight
-lines, where the exact posterior is Bayesian linear regression. MAML has no variance: it gets
-the one constant variance that is best on validation tasks. `glyphs` meta-trains both on glyphs,
-5-way 1-shot, and measures accuracy, likelihood and calibration error; MAML's are also measured with
-the temperature that is best on validation tasks. Learners that FOLDER has are not trained again.
-The results go to results.json beside this file; `figure.py` draws them.
+lines, where the exact posterior is Bayesian linear regression. MAML has no variance: it gets the
+one constant variance that is best on validation tasks. Learners that FOLDER has are not trained
+again. `glyphs` measures accuracy, likelihood and calibration error of both runs on the same
+episodes, 5-way 1-shot; also with the temperature that is best on validation tasks. The results go
+to results.json beside this file; `figure.py` draws them.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ import tensorflow as tf
 from tasks import LINE_NOISE, exact_lines, exact_waves, noisy_lines, noisy_waves
 
 import tfmeta
-from tfmeta import metrics
+from tfmeta import metrics, training
 
 RESULTS = Path(__file__).with_name("results.json")
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -128,6 +130,8 @@ def regression(
         if minutes is not None:
             row["cpu_minutes"], row["iterations"] = minutes, iterations
         write(f"{what}_{name}", row)
+        if what == "lines" and name == "amortized_maml":
+            write("lines_small_steps", measured(targets, small_steps(learner, test), distances))
     predictions = []
     for x, _ in test:
         tasks = [
@@ -136,6 +140,16 @@ def regression(
         ]
         predictions.append(tuple(np.stack([task[i] for task in tasks]) for i in (0, 1)))
     write(f"{what}_exact", measured(targets, predictions, distances))
+
+
+def small_steps(learner: tfmeta.AmortizedMAML, test: list[Any]) -> list[Any]:
+    """What the same prior predicts after four times as many steps, a quarter as large."""
+    learner.test_inner_steps, learner.samples = 4 * learner.test_inner_steps, 8
+    for rates in learner.inner_rule.trainable_variables:
+        rates.assign(rates / 4)
+    learner.task_mapping = "loop"
+    predict = tf.function(learner.predict_distribution, autograph=False)
+    return [predict(x) for x, _ in test]
 
 
 def measured(
@@ -169,27 +183,16 @@ def measured(
 # === Glyphs ===
 
 
-def glyphs(folder: Path, iterations: int, options: dict[str, Any]) -> None:
-    def episodes(split: str, n_query: int, n_tasks: int, seed: int) -> tf.data.Dataset:
+def glyphs(folder: Path) -> None:
+    def episodes(split: str, n_query: int, seed: int, n: int) -> list[Any]:
         source = tfmeta.data.load("glyphs", split=split)
-        return source.episodes(
-            n_way=5, n_shot=1, n_query=n_query, meta_batch_size=n_tasks, seed=seed
-        )
+        made = source.episodes(n_way=5, n_shot=1, n_query=n_query, meta_batch_size=20, seed=seed)
+        return list(made.take(n))
 
-    steps = {"inner_steps": 1, "test_inner_steps": 3, "inner_learning_rate": 0.4}
-    makers = {
-        "maml": lambda: tfmeta.MAML(tfmeta.backbones.conv4(5, (28, 28, 1), 32), **steps),
-        "amortized_maml": lambda: tfmeta.AmortizedMAML(
-            tfmeta.backbones.conv4(5, (28, 28, 1), 32),
-            **{"samples": 2, "test_samples": 10, "kl_weight": 0.01, **steps, **options},
-        ),
-    }
-    train = episodes("train", 5, 16, seed=0)
-    validation = list(episodes("validation", 10, 20, seed=1).take(10))
-    test = list(episodes("test", 15, 20, seed=2).take(50))
+    validation, test = episodes("validation", 10, 1, 10), episodes("test", 15, 2, 25)
     labels, labels_before = (np.concatenate([e[1] for e in part]) for part in (test, validation))
-    for name, make in makers.items():
-        learner, minutes = trained(folder / f"glyphs_{name}.keras", make, train, iterations, 2e-3)
+    for name in ("maml", "amortized_maml"):
+        learner = training.load_learner(folder / name)
         predict = tf.function(lambda x, of=learner: of(x, training=False), autograph=False)
         logits, before = (
             np.concatenate([predict(e[0]) for e in part]).astype("float64")
@@ -200,8 +203,6 @@ def glyphs(folder: Path, iterations: int, options: dict[str, Any]) -> None:
         best = min(factors, key=lambda f: classified(labels_before, f * before)["nll"])
         row["factor"] = float(best)
         row["scaled"] = classified(labels, best * logits)
-        if minutes is not None:
-            row["cpu_minutes"], row["iterations"] = minutes, iterations
         write(f"glyphs_{name}", row)
 
 
@@ -227,13 +228,14 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", choices=["waves", "lines", "glyphs"])
     parser.add_argument("folder", type=Path)
-    parser.add_argument("--iterations", type=int)
+    parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--options", type=json.loads, default={}, help="of AmortizedMAML, as JSON")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     RESULTS = arguments.results
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    measure, number = {"waves": (waves, 10_000), "lines": (lines, 1_500), "glyphs": (glyphs, 500)}[
-        arguments.what
-    ]
-    measure(arguments.folder, arguments.iterations or number, arguments.options)
+    if arguments.what == "glyphs":
+        glyphs(arguments.folder)
+    else:
+        measure = {"waves": waves, "lines": lines}[arguments.what]
+        measure(arguments.folder, arguments.iterations, arguments.options)
