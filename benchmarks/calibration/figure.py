@@ -33,7 +33,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         if row := results.get(f"waves_{name}"):
             levels, shares = zip(*((float(k), v) for k, v in row["coverage"].items()), strict=True)
             middle.plot(levels, shares, style, **options)
-        if row := results.get(f"glyphs_{name}"):
+        if row := results.get(f"digits_{name}"):
             weights, confidences, hits = (np.array(part) for part in row["bins"])
             used = weights > 50
             options["label"] = f"{label}, ECE {100 * row['ece']:.1f} %"
@@ -49,7 +49,7 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ylabel="share of targets in it",
         title="Sinusoids, 5 noisy support points",
     )
-    right.set(xlabel="confidence", ylabel="accuracy", title="Glyphs, 5-way 1-shot")
+    right.set(xlabel="confidence", ylabel="accuracy", title="Pairs of digits, 1 shot")
     for axis in left, middle, right:
         axis.legend(fontsize="small")
     figure.savefig(path, dpi=110)

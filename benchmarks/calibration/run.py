@@ -2,17 +2,16 @@
 
 python benchmarks/calibration/run.py waves FOLDER [--iterations 1000]
 python benchmarks/calibration/run.py lines FOLDER [--iterations 1000]
-tfmeta train models/amortized_maml_glyphs_5w1s --output FOLDER/amortized_maml
-tfmeta train models/amortized_maml_glyphs_5w1s/maml.yaml --output FOLDER/maml
-python benchmarks/calibration/run.py glyphs FOLDER
+python benchmarks/calibration/run.py digits FOLDER [--iterations 1000]
 
 `waves` meta-trains both learners on the same sinusoids, 5 noisy support points each, and measures
 likelihood and coverage of noisy queries, beside the exact posterior; `lines` does so on straight
 lines, where the exact posterior is Bayesian linear regression. MAML has no variance: it gets the
 one constant variance that is best on validation tasks. Learners that FOLDER has are not trained
-again. `glyphs` measures accuracy, likelihood and calibration error of both runs on the same
-episodes, 5-way 1-shot; also with the temperature that is best on validation tasks. The results go
-to results.json beside this file; `figure.py` draws them.
+again. `digits` meta-trains both on pairs of scikit-learn's digits, one shot each, with logistic
+regression, and measures accuracy, likelihood and calibration error; also with the temperature that
+is best on validation tasks. The results go to results.json beside this file; `figure.py` draws
+them.
 """
 
 from __future__ import annotations
@@ -33,7 +32,7 @@ import tensorflow as tf
 from tasks import LINE_NOISE, exact_lines, exact_waves, noisy_lines, noisy_waves
 
 import tfmeta
-from tfmeta import metrics, training
+from tfmeta import metrics
 
 RESULTS = Path(__file__).with_name("results.json")
 LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
@@ -180,19 +179,34 @@ def measured(
     return row
 
 
-# === Glyphs ===
+# === Classification ===
 
 
-def glyphs(folder: Path) -> None:
-    def episodes(split: str, n_query: int, seed: int, n: int) -> list[Any]:
-        source = tfmeta.data.load("glyphs", split=split)
-        made = source.episodes(n_way=5, n_shot=1, n_query=n_query, meta_batch_size=20, seed=seed)
-        return list(made.take(n))
+def digits(folder: Path, iterations: int, options: dict[str, Any]) -> None:
+    def episodes(split: str, n_query: int, n_tasks: int, seed: int) -> tf.data.Dataset:
+        source = tfmeta.data.load("digits", split=split)
+        return source.episodes(
+            n_way=2, n_shot=1, n_query=n_query, meta_batch_size=n_tasks, seed=seed
+        )
 
-    validation, test = episodes("validation", 10, 1, 10), episodes("test", 15, 2, 25)
+    steps = {"inner_steps": 5, "inner_learning_rate": 0.5, "task_mapping": "vectorized"}
+    makers = {
+        "maml": lambda: tfmeta.MAML(tfmeta.backbones.linear(2, (8, 8, 1)), **steps),
+        "amortized_maml": lambda: tfmeta.AmortizedMAML(
+            tfmeta.backbones.linear(2, (8, 8, 1)),
+            **{
+                **{"samples": 4, "test_samples": 30, "kl_weight": 0.1, "prior_weight": 1e-4},
+                **{"initial_log_sigma": (-1.5, -1.5), **steps, **options},
+            },
+        ),
+    }
+    train = episodes("train", 5, 16, seed=0)
+    validation = list(episodes("validation", 15, 50, seed=1).take(4))
+    test = list(episodes("test", 15, 50, seed=2).take(20))
     labels, labels_before = (np.concatenate([e[1] for e in part]) for part in (test, validation))
-    for name in ("maml", "amortized_maml"):
-        learner = training.load_learner(folder / name)
+    for name, make in makers.items():
+        learner, minutes = trained(folder / f"digits_{name}.keras", make, train, iterations, 1e-2)
+        learner.task_mapping = "loop"
         predict = tf.function(lambda x, of=learner: of(x, training=False), autograph=False)
         logits, before = (
             np.concatenate([predict(e[0]) for e in part]).astype("float64")
@@ -203,7 +217,9 @@ def glyphs(folder: Path) -> None:
         best = min(factors, key=lambda f: classified(labels_before, f * before)["nll"])
         row["factor"] = float(best)
         row["scaled"] = classified(labels, best * logits)
-        write(f"glyphs_{name}", row)
+        if minutes is not None:
+            row["cpu_minutes"], row["iterations"] = minutes, iterations
+        write(f"digits_{name}", row)
 
 
 def classified(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
@@ -226,7 +242,7 @@ def classified(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["waves", "lines", "glyphs"])
+    parser.add_argument("what", choices=["waves", "lines", "digits"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--options", type=json.loads, default={}, help="of AmortizedMAML, as JSON")
@@ -234,8 +250,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     RESULTS = arguments.results
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    if arguments.what == "glyphs":
-        glyphs(arguments.folder)
-    else:
-        measure = {"waves": waves, "lines": lines}[arguments.what]
-        measure(arguments.folder, arguments.iterations, arguments.options)
+    measure = {"waves": waves, "lines": lines, "digits": digits}[arguments.what]
+    measure(arguments.folder, arguments.iterations, arguments.options)
