@@ -195,8 +195,9 @@ def digits(folder: Path, iterations: int, options: dict[str, Any]) -> None:
         "amortized_maml": lambda: tfmeta.AmortizedMAML(
             tfmeta.backbones.linear(2, (8, 8, 1)),
             **{
-                **{"samples": 4, "test_samples": 30, "kl_weight": 0.1, "prior_weight": 1e-4},
-                **{"initial_log_sigma": (-1.5, -1.5), **steps, **options},
+                **{"samples": 4, "test_samples": 30, "kl_weight": 0.001, "prior_weight": 1e-4},
+                **steps,
+                **options,
             },
         ),
     }
