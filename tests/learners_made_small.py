@@ -20,6 +20,7 @@ N_WAY = 3
 _STEPS = {"inner_learning_rate": 0.1, "inner_steps": 2}
 # By the learner's name. Recipes can have them, too.
 OPTIONS: dict[str, dict[str, Any]] = {
+    "amortized_maml": {"inner_learning_rate": 0.1, "inner_steps": 1, "samples": 2},
     "anil": _STEPS,
     "baseline_plus_plus": {"steps": 3, "learning_rate": 0.1},
     "cavia": _STEPS,
@@ -53,6 +54,8 @@ HEADS = (
     *("baseline_plus_plus", "cosine_prototypical_network", "fine_tuning", "leo"),
     *("logistic_head", "mahalanobis_head", "ridge_head", "simple_shot"),
 )
+# Other learners that version 0.1.0 did not have.
+LATER = ("amortized_maml",)
 
 
 @dataclasses.dataclass(frozen=True)

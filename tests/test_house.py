@@ -24,7 +24,10 @@ FLOORS: list[set[str]] = [
         *("modes", "pfor_internals", "quiet", "registry", "signals", "task_mapping"),
         *("tensorflow_internals", "threads", "version", "versions"),
     },
-    {"about", "backbones", "data", "downloads", "networks", "ops", "preset_files", "report", "zoo"},
+    {
+        *("about", "backbones", "data", "downloads", "metrics", "networks", "ops"),
+        *("preset_files", "report", "zoo"),
+    },
     {"inner_rules"},
     {"learners"},
     {"evaluation", "presets", "recipes", "rl", "serving", "testing"},

@@ -17,8 +17,8 @@ from tfmeta.learners.structure import Structure
 
 RNG = np.random.default_rng(0)
 ALL = sorted(tfmeta.learners.BY_NAME)
-# Their inner rules have meta-parameters for each weight.
-BY_WEIGHT = {"meta_sgd", "maml_plus_plus"}
+# They have meta-parameters for each weight.
+BY_WEIGHT = {"amortized_maml", "meta_sgd", "maml_plus_plus"}
 SAID = "frozen, thawed or replaced"
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from learners_made_small import (
     DENSE,
     HEADS,
@@ -34,6 +35,24 @@ BY_UNIT = {"permute_outputs": permute_outputs}
 # Of classifiers: three steps are enough for all but the Relation Network, which needs 15. Losses of
 # regressors rise at first, so those take the default of `Case`.
 TRAINING_STEPS = 6
+
+
+def permute_draws(learner, order):
+    """Permutes the output units and the random numbers of their weights."""
+    permute_outputs(learner, order)
+    draw = learner.draw
+
+    def permuted(seed, n_samples):
+        return [
+            [tf.gather(e, order, axis=-1) if e.shape[-1] == N_WAY else e for e in sample]
+            for sample in draw(seed, n_samples)
+        ]
+
+    learner.draw = permuted
+
+
+# Each task of a training step has random numbers of its own.
+RANDOM = {"random_training": True, "custom_training": True, "permute_outputs": permute_draws}
 
 # By the learner's name: its options here, and what its method promises.
 CLASSIFIERS = {
@@ -70,6 +89,10 @@ CLASSIFIERS = {
     "baseline_plus_plus": ({}, {}),
     "mahalanobis_head": ({}, {}),
     "ridge_head": ({}, {}),
+    "amortized_maml": (
+        {"inner_learning_rate": 0.3, "kl_weight": 1e-3, "prior_weight": 1e-6},
+        {**RANDOM, "training_steps": 15},
+    ),
 }
 
 # Learners with options that are checked in one mode of batch norm.
@@ -146,6 +169,10 @@ REGRESSORS = {
     "matching_network": ({}, {}),
     "meta_lstm": ({"input_bias": (-3, -2), "inner_loss": "mse"}, {"exact_gradient": False}),
     "relation_network": ({"n_targets": 1}, {"training_steps": 30}),
+    "amortized_maml": (
+        {"inner_loss": "mse", "prior_weight": 1e-6},
+        {"custom_training": True, "random_training": True},
+    ),
     "reptile": (
         {"inner_learning_rate": 0.05, "inner_steps": 5, "inner_loss": "mse"},
         {"custom_training": True, "optimizer": lambda: keras.optimizers.SGD(0.5)},
@@ -232,6 +259,9 @@ OF_HEADS = {
     "ridge_head": ("contract", "masking"),
 }
 
+# Each step calls several networks, so the long checks take several times as long.
+SEVERAL_NETWORKS = ("amortized_maml",)
+
 
 # The default tier's learners in the checks that trace most; test_task_mapping.py has more of one.
 CHEAP = {
@@ -256,6 +286,8 @@ def tier(case, check):
         return [] if mode == "support" and check in OF_HEADS.get(name, OF_HEADS[None]) else LARGE
     if check in CHEAP:
         return [] if (name, mode) in CHEAP[check] else LARGE
+    if name in SEVERAL_NETWORKS and check in LONG:
+        return LARGE
     order = list(CHECKS).index(check)
     if mode not in MODES or name not in CLASSIFIERS:
         return LARGE if check in LONG or (CASES.index(case) + order) % 4 else []

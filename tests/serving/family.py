@@ -33,6 +33,9 @@ LEARNERS = {
         network(), inner_learning_rate=0.1, inner_steps=2, batch_norm="running"
     ),
     "meta_lstm": lambda: tfmeta.MetaLSTM(network(), inner_steps=2, batch_norm="support"),
+    "amortized_maml": lambda: tfmeta.AmortizedMAML(
+        network(), inner_learning_rate=0.1, inner_steps=1, samples=2, batch_norm="support"
+    ),
     "reptile": lambda: tfmeta.Reptile(network(), inner_steps=2, batch_norm="support"),
     "anil": lambda: tfmeta.ANIL(
         encoder(), 5, inner_learning_rate=0.1, inner_steps=2, batch_norm="support"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tfmeta import backend  # noqa: F401  First of all imports: it checks Keras's backend.
 from tfmeta.learners.adapted_model import AdaptedModel
+from tfmeta.learners.amortized_maml import AmortizedMAML
 from tfmeta.learners.anil import ANIL
 from tfmeta.learners.baseline_plus_plus import BaselinePlusPlus
 from tfmeta.learners.cavia import CAVIA
@@ -26,6 +27,7 @@ from tfmeta.learners.simple_shot import SimpleShot
 from tfmeta.registry import find
 
 BY_NAME: dict[str, type[MetaLearner]] = {
+    "amortized_maml": AmortizedMAML,
     "anil": ANIL,
     "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
@@ -71,6 +73,7 @@ __all__ = [
     "LEO",
     "MAML",
     "AdaptedModel",
+    "AmortizedMAML",
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
     "FineTuning",

@@ -128,9 +128,16 @@ class InnerLoopLearner(InnerLoss):
             check_output(name, self.network, shape)
         if shape is not None:
             self.check_outputs(tuple(shape[1:]), self.network.name)
+        self.build_meta_parameters()
         self._rule.make(self.adapting_weights(), self.inner_learning_rate, self.inner_steps)
         self._rule.check_steps(max(self.inner_steps, self.test_inner_steps))
         self.built = True
+
+    def build_meta_parameters(self) -> None:
+        """Makes what is meta-learned beside the network and the rule: nothing, unless overridden.
+
+        Further calls must have no effect.
+        """
 
     def networks_are_built(self) -> bool:
         """Returns whether all networks have their weights."""
@@ -230,16 +237,9 @@ class InnerLoopLearner(InnerLoss):
         """
         weights, adapts = self.start_weights()
         fast = list(itertools.compress(state["trainable"], adapts))
-        x, y, mask = support_batch(*support, step, self.inner_batch_size)
-        by = normalization(self.batch_norm, "inner steps", training)
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(fast)
-            with collecting_losses() as losses:
-                predictions, non_trainable = self.forward(state, x, by, mask, training)
-            loss = self.support_loss(y, predictions, mask)
-            added = sum_of(losses, loss.dtype)
-            loss = loss if added is None else loss + added
-            scale = self.loss_scale(self.network, y, predictions, mask)
+            loss, scale, non_trainable = self.step_loss(state, support, step, training)
             scaled_loss = loss if scale is None else loss * scale
         gradients = gradients_of(tape, scaled_loss, fast)
         if scale is not None:
@@ -254,6 +254,19 @@ class InnerLoopLearner(InnerLoss):
             next(new) if adapt else w for w, adapt in zip(state["trainable"], adapts, strict=True)
         ]
         return {"trainable": trainable, "non_trainable": non_trainable}, memory
+
+    def step_loss(
+        self, state: State, support: Support, step: int | tf.Tensor, training: bool
+    ) -> tuple[tf.Tensor, tf.Tensor | None, list[tf.Tensor]]:
+        """Returns the loss of an inner step, by what to scale it, and new non-trainable values."""
+        x, y, mask = support_batch(*support, step, self.inner_batch_size)
+        by = normalization(self.batch_norm, "inner steps", training)
+        with collecting_losses() as losses:
+            predictions, non_trainable = self.forward(state, x, by, mask, training)
+        loss = self.support_loss(y, predictions, mask)
+        added = sum_of(losses, loss.dtype)
+        loss = loss if added is None else loss + added
+        return loss, self.loss_scale(self.network, y, predictions, mask), non_trainable
 
     def start_weights(self) -> tuple[list[Any], list[bool]]:
         """Returns the values that a task's weights start from, and which of them adapt."""

@@ -42,6 +42,7 @@ EXAMPLES: dict[str, Any] = {
     "optimizer": {"class_name": "Adam", "config": {"learning_rate": 1e-3}},
     "inner_steps": 5,
     "test_inner_steps": 10,
+    "test_samples": 20,
     "inner_batch_size": None,
     "inner_loss": None,
     "batch_norm": "support",

@@ -21,6 +21,7 @@ from tfmeta.recipes.options import (
     OptionalSteps,
     PositiveNumber,
     Range,
+    SeedOfDraws,
     Share,
     Steps,
     Weight,
@@ -61,6 +62,37 @@ class MAML(GradientSteps):
     """Whether to ignore second derivatives."""
     inner_rule: InnerRule = "sgd"
     """How an inner step changes the weights."""
+
+
+class AmortizedMAML(GradientSteps):
+    """Meta-learns a Gaussian prior of the weights; inner steps make a task's posterior of it."""
+
+    name: Literal["amortized_maml"]
+    inner_steps: Steps = 5
+    samples: OneOrMoreSteps = 10
+    """Networks drawn in each step, and in meta-training for predictions."""
+    test_samples: OptionalBatchSize = None
+    """Networks drawn for predictions elsewhere. As many as `samples` if it is null."""
+    kl_weight: Weight = 0.1
+    """Weight of the divergence from the prior; 1 is Bayes' rule."""
+    initial_log_sigma: Range = (-4.0, -3.0)
+    """Range of the prior's log σ at the start of training."""
+    prior_weight: Weight = 0.001
+    """Weight of the hyper-prior: 1 / M for M training tasks."""
+    prior_concentration: PositiveNumber = 1.0
+    """Shape of the hyper-prior's gamma distribution of 1/σ²."""
+    prior_rate: PositiveNumber = 0.01
+    """Rate of that gamma distribution."""
+    noise_scale: PositiveNumber = 1.0
+    """Standard deviation of a target around the network's output, in regression."""
+    learn_noise_scale: Flag = False
+    """Whether that is meta-learned, too."""
+    seed: SeedOfDraws = 0
+    """Seed of the draws."""
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes means and log σ."""
 
 
 class MetaSGD(GradientSteps):
@@ -291,6 +323,7 @@ class SimpleShot(Named):
 
 
 LEARNERS: dict[str, type[Named]] = {
+    "amortized_maml": AmortizedMAML,
     "anil": ANIL,
     "baseline_plus_plus": BaselinePlusPlus,
     "cavia": CAVIA,
@@ -312,7 +345,8 @@ LEARNERS: dict[str, type[Named]] = {
 }
 
 Learner: TypeAlias = Annotated[
-    ANIL
+    AmortizedMAML
+    | ANIL
     | BaselinePlusPlus
     | CAVIA
     | CosinePrototypicalNetwork

@@ -247,6 +247,7 @@ FiltersOrNone = Annotated[int, Between(0, MOST_FILTERS)]
 Epochs = Annotated[int, Between(1, 1_000_000)]
 EpochsOrNone = Annotated[int, Between(0, 1_000_000)]
 Seed = Annotated[int, Between(0, 2**32 - 1)]
+SeedOfDraws = Annotated[int, Between(0, 2**31 - 1)]
 Episodes = Annotated[int, Between(1, MOST_EPISODES)]
 # A confidence interval needs two.
 TestEpisodes = Annotated[int, Between(2, MOST_EPISODES)]

@@ -50,6 +50,9 @@ class Case:
             `learning`. Defaults to Adam with a learning rate of 0.01.
         training_steps: int. Meta-training steps of the check `learning`, each on 8 tasks, ≥ 1.
             Defaults to 150.
+        random_training: bool. Whether a training step draws random numbers, other ones for each
+            task. Then only predictions are compared where tasks change places, come alone, or a
+            learner comes from its file, which keeps no seeds. Defaults to False.
         custom_training: bool or None. Whether the learner replaces `train_step` or
             `task_gradients` of `MetaLearner`. Defaults to None: its class is inspected.
 
@@ -85,6 +88,7 @@ class Case:
     optimizer: Callable[[], keras.optimizers.Optimizer] = _adam
     training_steps: int = 150
     custom_training: bool | None = None
+    random_training: bool = False
     # Results that several checks compare with, by name and dtype policy: see `learner_runs`.
     _results: dict[Any, Any] = dataclasses.field(
         default_factory=dict, init=False, repr=False, compare=False

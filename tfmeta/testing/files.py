@@ -50,6 +50,8 @@ def check_keras_round_trip(case: Case) -> None:
         predictions(learner, episodes[0]),
         "the loaded learner predicts differently",
     )
+    if case.random_training:
+        return
     # Files do not keep this setting, which must be the same for both learners.
     loaded.run_eagerly = True
     assert_weights_close(

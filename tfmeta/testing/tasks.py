@@ -35,6 +35,8 @@ def check_task_order(case: Case) -> None:
         first_predictions(case)[order],
         "predictions depend on the order of the tasks",
     )
+    if case.random_training:
+        return
     assert_weights_close(
         learner,
         weights_after(learner, permuted),
@@ -90,7 +92,7 @@ def check_meta_batch_size(case: Case) -> None:
         )
         alone.append(weights_after(learner, task))
         restore()
-    if is_sum(learner.loss):
+    if is_sum(learner.loss) or case.random_training:
         return
     for variable, trained, *single in zip(
         learner.weights, first_trained_weights(case), *alone, strict=True
