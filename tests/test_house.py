@@ -46,6 +46,7 @@ SCHEMA = "the pydantic models of one section of a recipe"
 SEVERAL_CLASSES: dict[str, str] = {
     "recipes/data.py": SCHEMA,
     "recipes/inner_rules.py": SCHEMA,
+    "recipes/feature_heads.py": SCHEMA,
     "recipes/learners.py": SCHEMA,
     "recipes/networks.py": SCHEMA,
     "recipes/options.py": SCHEMA,
