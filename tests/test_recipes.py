@@ -675,7 +675,7 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
         f"learner {name}": (
             model,
             learners.BY_NAME[name],
-            ("network", "encoder", "head", "relation_module", "augment"),
+            ("network", "encoder", "head", "relation_module", "n_targets", "augment"),
         )
         for name, model in LEARNERS.items()
     },
