@@ -26,7 +26,7 @@ TITLES = ("before adaptation", "after one step", "after two steps")
 
 def trajectories_by_step(learner: rl.PolicyLearner, tasks: np.ndarray) -> list[rl.Trajectories]:
     """Returns what the policies do after 0, 1 and 2 steps of the published test."""
-    found = learner._adapting(tasks, STEPS, n_trajectories=40, later_scale=0.5, seed=0)
+    found = learner.adapting(tasks, STEPS, n_trajectories=40, later_scale=0.5, seed=0)
     return [batch.trajectories for batch, _ in found]
 
 

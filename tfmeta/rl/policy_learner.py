@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -269,7 +269,7 @@ class PolicyLearner(PolicyInnerLoop):
         """
         returns = [
             total_rewards(batch.trajectories).numpy()
-            for batch, _ in self._adapting(tasks, inner_steps, n_trajectories, later_scale, seed)
+            for batch, _ in self.adapting(tasks, inner_steps, n_trajectories, later_scale, seed)
         ]
         return np.stack(returns)
 
@@ -294,15 +294,26 @@ class PolicyLearner(PolicyInnerLoop):
         Returns:
             keras.Model. A copy of the policy, with the task's weights.
         """
-        *_, (_, weights) = self._adapting(
+        *_, (_, weights) = self.adapting(
             np.asarray(task)[None], inner_steps, n_trajectories, later_scale, seed
         )
         return copy_with_values(self.policy, [w[0] for w in weights], values_of(self.policy)[1])
 
-    def _adapting(
+    def adapting(
         self, tasks: Any, inner_steps: int, n_trajectories: int, later_scale: float, seed: int
-    ) -> Any:
-        """Yields what was collected after 0, 1, … steps, and the weights that did it."""
+    ) -> Iterator[tuple[Batch, Weights]]:
+        """Yields what was collected after 0, 1, … steps, and the weights that did it.
+
+        Args:
+            tasks: array `[T, task_size]`. The tasks.
+            inner_steps: int ≥ 0. Steps.
+            n_trajectories: int ≥ 1. Trajectories before each step and after the last.
+            later_scale: float > 0. What steps after the first are multiplied by.
+            seed: int. Of start states and actions.
+
+        Yields:
+            The Batch, and the list of each task's weights, `[T, …]`.
+        """
         check_integer("inner_steps", inner_steps, 0)
         check_integer("n_trajectories", n_trajectories, 1)
         check_positive("later_scale", later_scale)
