@@ -55,6 +55,7 @@ LATE = "no time was left (--seconds)"
 
 # Examples in docstrings that train or export, of what is like something in the default tier.
 LARGE_EXAMPLES = {
+    "AmortizedMAML",
     "BaselinePlusPlus",
     "CosinePrototypicalNetwork",
     "FineTuning",

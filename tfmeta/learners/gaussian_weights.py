@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import types
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +26,13 @@ from tfmeta.task_mapping import map_tasks
 
 # Outside of training, draws are those of a step's number; this is the posterior's, after all steps.
 OF_POSTERIOR = -1
+
+
+class _MadeFor:
+    """The weights of a network for which there is a log σ."""
+
+    def __init__(self, weights: Sequence[Any]) -> None:
+        self.weights = list(weights)
 
 
 class GaussianWeights(InnerLoopLearner):
@@ -75,7 +81,7 @@ class GaussianWeights(InnerLoopLearner):
                 shape=(), initializer=start, name="log_noise_scale"
             )
         # Keep them inside an object, or Keras would also track them for this learner.
-        self._made_for = types.SimpleNamespace(weights=weights)
+        self._made_for = _MadeFor(weights)
 
     def start_weights(self) -> tuple[list[Any], list[bool]]:
         """Returns the prior θ: the network's weights, which are means, then each log σ."""
