@@ -38,6 +38,7 @@ def head():
 
 # CAVIA's network cannot be subclassed; to build it as the others must do no harm.
 LEARNERS = {
+    "amortized_maml": lambda: tfmeta.AmortizedMAML(Network(N_WAY), samples=2),
     "anil": lambda: tfmeta.ANIL(Network(5), N_WAY),
     "anil_built_head": lambda: tfmeta.ANIL(Network(5), head()),
     "anil_subclassed_head": lambda: tfmeta.ANIL(Network(5), Network(N_WAY)),
