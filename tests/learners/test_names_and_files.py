@@ -13,6 +13,7 @@ import tfmeta
 @pytest.mark.parametrize(
     ("name", "learner"),
     [
+        ("amortized_maml", tfmeta.AmortizedMAML),
         ("anil", tfmeta.ANIL),
         ("baseline_plus_plus", tfmeta.BaselinePlusPlus),
         ("cavia", tfmeta.CAVIA),
@@ -54,7 +55,7 @@ def test_no_learner_lacks_a_name():
         ("reptil", r"There is no learner 'reptil'; did you mean 'reptile'\?"),
         ("protonet", r"There is no learner 'protonet'; did you mean 'prototypical_network'\?"),
         ("meta-sgd", r"There is no learner 'meta-sgd'; did you mean 'meta_sgd'\?"),
-        ("xyz", r"There is no learner 'xyz'; expected one of \['anil', 'baseline_plus_plus'"),
+        ("xyz", r"There is no learner 'xyz'; expected one of \['amortized_maml', 'anil'"),
         (None, "There is no learner None"),
     ],
 )
