@@ -23,7 +23,7 @@ from tfmeta import rl
 
 # Step size, and for TRPO how many trajectories the Fisher matrix is computed from, for speed.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "MAMLTRPO": {"inner_learning_rate": 0.5, "fisher_trajectories": 3},
+    "MAMLTRPO": {"inner_learning_rate": 0.5, "fisher_trajectories": 5},
     "ProMP": {"inner_learning_rate": 0.5},
 }
 
@@ -58,9 +58,12 @@ def main() -> None:
     parser.add_argument("--iterations", type=int, default=400)
     parser.add_argument("--test-every", type=int, default=20)
     parser.add_argument("--inner-learning-rate", type=float)
+    parser.add_argument("--inner-surrogate", choices=("log_probability", "ratio"))
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
-    options = {}
+    options: dict[str, Any] = {}
+    if arguments.inner_surrogate is not None:
+        options["inner_surrogate"] = arguments.inner_surrogate
     if arguments.inner_learning_rate is not None:
         options["inner_learning_rate"] = arguments.inner_learning_rate
     learner = make_learner(arguments.learner, arguments.seed, **options)

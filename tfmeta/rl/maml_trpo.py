@@ -37,9 +37,9 @@ class MAMLTRPO(PolicyLearner):
         meta_batch_size: int ≥ 1. Tasks per iteration. Defaults to 40.
         discount: float in [0, 1]. γ. Defaults to 0.99.
         gae_lambda: float in [0, 1]. λ of generalised advantage estimation. Defaults to 1.
-        inner_surrogate: str. The objective of inner steps: `"ratio"`, whose second derivatives are
-            right, or `"log_probability"`, the published code's, whose second derivatives are
-            biased. Defaults to "ratio".
+        inner_surrogate: str. The objective of inner steps: `"log_probability"`, the published
+            code's, whose second derivatives are biased, or `"ratio"`, whose second derivatives are
+            right. Defaults to "log_probability", which did far better on 2-D navigation.
         inner_rule: str, dict or InnerRule. How an inner step changes the weights. Defaults to
             "sgd".
         max_kl: float > 0. The largest mean KL divergence of a step. Defaults to 0.01.
@@ -84,7 +84,7 @@ class MAMLTRPO(PolicyLearner):
         meta_batch_size: int = 40,
         discount: float = 0.99,
         gae_lambda: float = 1.0,
-        inner_surrogate: str = "ratio",
+        inner_surrogate: str = "log_probability",
         inner_rule: Any = "sgd",
         max_kl: float = 0.01,
         cg_iterations: int = 10,
