@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -24,12 +25,12 @@ META_BATCH = 20
 RESULTS = Path(__file__).parent / "results.json"
 
 
-def accuracies(learner: tfmeta.MetaLearner, episodes: object, n_batches: int) -> np.ndarray:
+def accuracies(learner: tfmeta.MetaLearner, episodes: Any, n_batches: int) -> np.ndarray:
     """Returns the accuracy in each episode."""
     predict = keras.Model.predict_on_batch
     parts = [
         np.mean(predict(learner, inputs).argmax(axis=-1) == query_y.numpy(), axis=1)
-        for inputs, query_y in episodes.take(n_batches)  # type: ignore[attr-defined]
+        for inputs, query_y in episodes.take(n_batches)
     ]
     return np.concatenate(parts)
 

@@ -226,7 +226,7 @@ def test_without_variance_and_divergence_it_is_maml():
         ({"inner_loss": "mae"}, "likelihood"),
         ({"inner_loss": None, "learn_noise_scale": True}, "for regression"),
         ({"inner_loss": keras.losses.MeanSquaredError(reduction="sum")}, "mean over the examples"),
-        ({"kl_weight": -1.0}, "kl_weight must be a number ≥ 0"),
+        ({"kl_weight": -1.0}, "kl_weight must be a finite number ≥ 0"),
         ({"samples": 0}, "samples must be an integer ≥ 1"),
         ({"noise_scale": 0.0}, "noise_scale must be > 0"),
         ({"initial_log_sigma": (1.0, 0.0)}, "two numbers"),

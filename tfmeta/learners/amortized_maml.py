@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta import keras_internals
-from tfmeta.checks import check_integer, check_positive
+from tfmeta.checks import check_in_range, check_integer, check_positive
 from tfmeta.learners.gaussian_weights import GaussianWeights
 from tfmeta.learners.gradients import gradients_of
 from tfmeta.learners.inner_batches import Support, support_batch
@@ -145,9 +144,8 @@ class AmortizedMAML(GaussianWeights):
         check_integer("samples", samples, 1)
         if test_samples is not None:
             check_integer("test_samples", test_samples, 1)
-        for name, value in (("kl_weight", kl_weight), ("prior_weight", prior_weight)):
-            if not isinstance(value, numbers.Real) or not 0 <= value < math.inf:
-                raise ValueError(f"{name} must be a number ≥ 0; got {value!r}.")
+        check_in_range("kl_weight", kl_weight, 0)
+        check_in_range("prior_weight", prior_weight, 0)
         check_positive("prior_concentration", prior_concentration)
         check_positive("prior_rate", prior_rate)
         check_positive("noise_scale", noise_scale)

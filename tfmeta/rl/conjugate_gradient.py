@@ -9,7 +9,7 @@ import tensorflow as tf
 
 def conjugate_gradient(
     product: Callable[[tf.Tensor], tf.Tensor], b: tf.Tensor, iterations: int
-) -> tf.Tensor:
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Solves A x = b for a symmetric positive definite A, approximately.
 
     Args:
