@@ -58,7 +58,7 @@ class AmortizedMAML(GaussianWeights):
       `prior_weight`. It is 1/M for M training tasks, but episodes have no such number.
     - Batch norm's shift and scale have no variance, and do not adapt, as in `MAML`.
 
-    Constraints of a layer hold for the means, not for each drawn weight.
+    A layer's constraints hold for the means, and for each drawn weight.
 
     Args:
         network: keras.Model. The base network; see `tfmeta.MAML`. Its own weights are the means μ.
