@@ -494,10 +494,10 @@ def test_a_lock_file_that_was_replaced_meanwhile_locks_all_the_same(tmp_path: Pa
     publisher = threading.Thread(target=publish, args=(tmp_path, filling("b")))
     publisher.start()
     time.sleep(0.2)
-    (tmp_path / ".lock").unlink()
-    (tmp_path / "new").touch()
-    (tmp_path / "new").rename(tmp_path / ".lock")
-    with Holder(tmp_path):
+    # Locked before it is there, or else the publisher may be the first to lock it.
+    replacement = filelock.FileLock(tmp_path / "new", is_singleton=False)
+    with replacement:
+        (tmp_path / "new").replace(tmp_path / ".lock")
         removed.release()
         time.sleep(0.2)
         assert versions(tmp_path) == [1]
