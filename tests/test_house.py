@@ -30,7 +30,7 @@ FLOORS: list[set[str]] = [
     },
     {"inner_rules"},
     {"learners"},
-    {"evaluation", "presets", "recipes", "rl", "serving", "testing"},
+    {"callbacks", "evaluation", "presets", "recipes", "rl", "serving", "testing"},
     {"cards", "classifier", "plots", "task_files", "tasks", "training", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]

@@ -34,14 +34,15 @@ from tiny_runs import (
 )
 
 from tfmeta import keras_internals, training
+from tfmeta.callbacks import Resume, checkpoint, finding
+from tfmeta.callbacks.checkpoint import BrokenFileError, Progress
+from tfmeta.callbacks.run_files import LEARNERS, LOCK, held, history_text
 from tfmeta.recipes import network_makers, plan
 from tfmeta.recipes.plan import Plan, prepare
 from tfmeta.signals import Stopped
-from tfmeta.training import checkpoint, resuming
-from tfmeta.training.checkpoint import BrokenFileError, Progress
 from tfmeta.training.details import check_same_data, data_facts
-from tfmeta.training.epoch_saver import EpochSaver
-from tfmeta.training.run_folder import LEARNERS, LOCK, check_free, held
+from tfmeta.training.recipe_run import recipe_run
+from tfmeta.training.run_folder import check_free
 
 TEMPORARY = ".best.0123456789abcdef0123456789abcdef.keras"
 
@@ -71,23 +72,23 @@ def signal_at(number: int, *positions: tuple[int, int]) -> Iterator[None]:
     # A shell starts commands in the background with SIGINT ignored.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with pytest.MonkeyPatch.context() as patch:
-        on_train_batch_end, on_test_begin = EpochSaver.on_train_batch_end, EpochSaver.on_test_begin
+        on_train_batch_end, on_test_begin = Resume.on_train_batch_end, Resume.on_test_begin
 
         def send(position: tuple[int, int]) -> None:
             if position in waiting:
                 waiting.remove(position)
                 os.kill(os.getpid(), number)
 
-        def in_step(self: EpochSaver, batch: int, logs: Any = None) -> None:
+        def in_step(self: Resume, batch: int, logs: Any = None) -> None:
             send((self.progress.epoch, self.progress.step + batch))
             on_train_batch_end(self, batch, logs)
 
-        def in_validation(self: EpochSaver, logs: Any = None) -> None:
+        def in_validation(self: Resume, logs: Any = None) -> None:
             send((self.progress.epoch, -1))
             on_test_begin(self, logs)
 
-        patch.setattr(EpochSaver, "on_train_batch_end", in_step)
-        patch.setattr(EpochSaver, "on_test_begin", in_validation)
+        patch.setattr(Resume, "on_train_batch_end", in_step)
+        patch.setattr(Resume, "on_test_begin", in_validation)
         try:
             yield
         finally:
@@ -112,7 +113,7 @@ def test_a_run_that_was_stopped_and_killed_goes_on_bit_by_bit(whole: Path, tmp_p
     # The checkpoint within the epoch is the one before, and has all that is left of the run.
     check_kill(whole, tmp_path, "between the names of the checkpoints")
     assert len({row["loss"] for row in rows(whole)}) == 3
-    assert resuming.resume(prepare(recipe_of(ALL_STATES)), tmp_path)[1].epoch == 3
+    assert finding.find(recipe_run(prepare(recipe_of(ALL_STATES))), tmp_path).epoch == 3
 
 
 @pytest.mark.large
@@ -251,7 +252,8 @@ def setup() -> Plan:
 def cut_off(setup: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The files of a run after the third of four epochs, the second of which was the best."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    learner, progress = resuming.resume(setup, folder)
+    learner, progress = setup.learner, finding.find(recipe_run(setup), folder)
+    folder.mkdir()
     learner.fit(setup.train.episodes(), steps_per_epoch=1, verbose=0)
     rows = [
         {"epoch": i + 1, "seconds": 1.5, "loss": 1 / 3, "val_loss": v}
@@ -267,7 +269,7 @@ def cut_off(setup: Plan, tmp_path_factory: pytest.TempPathFactory) -> Path:
             if epoch == at:
                 with checkpoint.saved(learner, folder / name, progress):
                     pass
-    (folder / "history.csv").write_text(training.run_folder.history_text(rows))
+    (folder / "history.csv").write_text(history_text(rows))
     return folder
 
 
@@ -281,10 +283,12 @@ def resumed(setup: Plan, folder: Path) -> tuple[Progress, list[str]]:
     """Resumes; returns the progress and the warnings. The learner must be of its epoch."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        learner, progress = resuming.resume(setup, folder)
+        progress = finding.find(recipe_run(setup), folder)
     said = [str(w.message) for w in caught if w.category is RuntimeWarning]
     if progress.epoch:
-        assert learner.get_weights()[0].flat[0] == progress.epoch
+        setup.learner.optimizer.build(setup.learner.trainable_variables)
+        checkpoint.load_into(setup.learner, folder / "checkpoint.keras")
+        assert setup.learner.get_weights()[0].flat[0] == progress.epoch
         assert position(folder / "checkpoint.keras") == progress.position
         assert training.read_history(folder) == progress.history
         assert position(folder / "best.keras")[0] == progress.best_epoch
@@ -330,7 +334,7 @@ DAMAGES: list[tuple[Callable[[Path], None], str]] = [
     (truncate, "checkpoint.keras was truncated or altered"),
     (flip, "checkpoint.keras was altered: the check sum of its model.weights.h5 is wrong"),
     (empty, "checkpoint.keras was truncated or altered"),
-    (foreign, "checkpoint.keras is of another recipe"),
+    (foreign, "checkpoint.keras is of another run: its recipe is another one"),
     (Path.unlink, "checkpoint.keras is missing"),
 ]
 
@@ -357,7 +361,7 @@ def test_the_checkpoint_before_is_used_if_the_newest_is_lost(
     assert (folder / "checkpoint.keras").read_bytes() == previous
     # A checkpoint that cannot be read never takes the place of one that can.
     assert not (folder / "previous.keras").exists()
-    assert (folder / resuming.BROKEN).exists() == broken
+    assert (folder / finding.BROKEN).exists() == broken
     assert resumed(setup, folder) == (progress, [])
 
 
@@ -381,7 +385,7 @@ def test_a_run_of_which_nothing_is_left_is_no_new_one(
         damage(folder / name)
     before = {p: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(ValueError, match="nothing is left to resume from") as error:
-        resuming.resume(setup, folder)
+        finding.find(recipe_run(setup), folder)
     for name in LEARNERS:
         assert f"{folder / name} " in str(error.value)
     assert {p: p.read_bytes() for p in folder.iterdir()} == before
@@ -404,7 +408,7 @@ def test_a_file_that_cannot_be_read_is_not_taken_for_broken(
 
     monkeypatch.setattr(Path, "read_bytes", fail)
     with pytest.raises(OSError, match="Input/output error"):
-        resuming.resume(setup, folder)
+        finding.find(recipe_run(setup), folder)
 
 
 @pytest.mark.parametrize("count", [60, pytest.param(4000, marks=pytest.mark.large)])
@@ -516,7 +520,7 @@ def test_other_data_are_refused(setup: Plan, folder: Path) -> None:
     replace_progress(path, progress)
     before = path.read_bytes()
     with pytest.raises(ValueError, match=r"changed since .* train split, source was .*linear"):
-        resuming.resume(setup, folder)
+        finding.find(recipe_run(setup), folder)
     assert path.read_bytes() == before
 
 
@@ -591,9 +595,9 @@ def test_a_run_of_0_1_0_resumes(setup: Plan, tmp_path: Path, accumulates: bool) 
     (tmp_path / "run.json").write_text(json.dumps(details))
     with warnings.catch_warnings():
         warnings.simplefilter("error", RuntimeWarning)
-        _, progress = resuming.resume(old, tmp_path)
+        progress = finding.find(recipe_run(old), tmp_path)
     assert (progress.position, progress.best_epoch) == ((2, 0), 2)
     assert [row["val_loss"] for row in progress.history] == [2.0, 1.0]
     (tmp_path / "history.csv").unlink()
     with pytest.raises(ValueError, match=r"after epoch 2, but history\.csv has 0 rows"):
-        resuming.resume(old, tmp_path)
+        finding.find(recipe_run(old), tmp_path)

@@ -16,14 +16,16 @@ import yaml
 from tiny_runs import ALL_STATES, CONTENT, dropout_network, recipe_of, rows
 
 from tfmeta import training
+from tfmeta.callbacks import Resume, checkpoint
+from tfmeta.callbacks.checkpoint import Progress
+from tfmeta.callbacks.run import Run
+from tfmeta.callbacks.run_files import LOCK, held
 from tfmeta.evaluation import evaluate
 from tfmeta.recipes import Recipe, network_makers, plan
 from tfmeta.signals import deferred
-from tfmeta.training import checkpoint, meta_training
-from tfmeta.training.checkpoint import Progress
+from tfmeta.training import meta_training
 from tfmeta.training.details import data_line, write_details
-from tfmeta.training.epoch_saver import EpochSaver
-from tfmeta.training.run_folder import LOCK, held
+from tfmeta.training.recipe_resume import RecipeResume
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +113,7 @@ def test_each_session_of_a_resumed_run_is_kept(
         raise Stopped
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EpochSaver, "on_train_batch_begin", stop)
+        patch.setattr(Resume, "on_train_batch_begin", stop)
         with pytest.raises(Stopped):
             training.train(recipe_of(epochs=1), tmp_path)
     details = json.loads((tmp_path / "run.json").read_text())
@@ -198,6 +200,7 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
 ) -> None:
     class Learner:
         stop_training, optimizer = False, keras.optimizers.SGD()
+        non_trainable_variables = ()
 
         def __init__(self, epoch: int) -> None:
             self.epoch = epoch
@@ -214,11 +217,12 @@ def test_the_best_epoch_is_kept_and_ties_go_to_the_first(
             return int(archive.read("epoch"))
 
     metric = "val_accuracy" if higher_is_better else "val_loss"
-    with deferred() as deferral:
-        callback = EpochSaver(tmp_path, Progress({}), 1, not higher_is_better, deferral)
-    callback._began = 0.0
+    callback = Resume(tmp_path)
+    callback._run, callback._began = Run({}, 1, not higher_is_better), 0.0
+    with deferred() as callback._deferral:
+        pass
     for epoch, value in enumerate(values):
-        monkeypatch.setattr(EpochSaver, "model", Learner(epoch + 1))
+        monkeypatch.setattr(Resume, "model", Learner(epoch + 1))
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             callback.on_epoch_end(epoch, {"loss": 1.0, metric: value})
@@ -231,10 +235,10 @@ def test_dropout_masks_differ_between_epochs_of_a_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(network_makers.NETWORKS, "linear", dropout_network)
-    learner = plan.make_learner(recipe_of(ALL_STATES), (8, 8, 1))
-    with deferred() as deferral:
-        callback = EpochSaver(tmp_path, Progress({}), 3, False, deferral)
+    prepared = plan.prepare(recipe_of(ALL_STATES))
+    learner, callback = prepared.learner, RecipeResume(prepared, tmp_path)
     callback.set_model(learner)
+    callback._has_told = True
     seeds = []
     for epoch in (0, 1, 1):
         callback.on_epoch_begin(epoch)
@@ -292,7 +296,7 @@ def test_a_folder_that_another_process_trains_into_is_refused_and_left_alone(run
     ) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=r"Another process is training into .*--output"):
+        with pytest.raises(ValueError, match=r"Another process is training into .*another folder"):
             training.train(recipe_of(), run)
         other.kill()  # However it ends, the folder is free again.
     with held(run):
@@ -335,7 +339,7 @@ def test_a_recipe_made_in_python_resumes_too(tmp_path: Path) -> None:
 def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Exploding(EpochSaver):
+    class Exploding(RecipeResume):
         def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
             super().on_epoch_begin(epoch, logs)
             if epoch == 1:
@@ -343,13 +347,13 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
                 bias = self.model.trainable_variables[-1]
                 bias.assign(bias * float("nan"))
 
-    monkeypatch.setattr(meta_training, "EpochSaver", Exploding)
+    monkeypatch.setattr(meta_training, "RecipeResume", Exploding)
     said = r"In epoch 2, after . of its steps: The loss .*[Ll]ower .*rate.*is saved up to epoch 1\."
     with pytest.raises(ValueError, match=said):
         training.train(recipe_of(), tmp_path)
     monkeypatch.undo()
 
-    class Spoilt(EpochSaver):
+    class Spoilt(RecipeResume):
         def on_test_begin(self, logs: Any = None) -> None:
             super().on_test_begin(logs)
             # The last step may spoil a weight after a loss that was finite.
@@ -357,17 +361,17 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
             bias.assign(bias * float("nan"))
 
     # Nor if a signal asks to save within an epoch.
-    class SpoiltAndStopped(EpochSaver):
+    class SpoiltAndStopped(RecipeResume):
         def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
             bias = self.model.trainable_variables[-1]
             bias.assign(bias * float("nan"))
-            self.deferral.number = signal.SIGTERM
+            self._deferral.number = signal.SIGTERM
             super().on_train_batch_end(batch, logs)
 
-    monkeypatch.setattr(meta_training, "EpochSaver", SpoiltAndStopped)
+    monkeypatch.setattr(meta_training, "RecipeResume", SpoiltAndStopped)
     with pytest.raises(ValueError, match=r"after 1 of its steps: A weight became infinite or NaN"):
         training.train(recipe_of(), tmp_path)
-    monkeypatch.setattr(meta_training, "EpochSaver", Spoilt)
+    monkeypatch.setattr(meta_training, "RecipeResume", Spoilt)
     with pytest.raises(ValueError, match=r"after 3 of its steps: A weight became infinite or NaN"):
         training.train(recipe_of(), tmp_path)
     kept = keras.models.load_model(tmp_path / "checkpoint.keras")

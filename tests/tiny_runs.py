@@ -19,10 +19,9 @@ import keras
 import numpy as np
 
 from tfmeta import files, training
+from tfmeta.callbacks import Resume, checkpoint
+from tfmeta.callbacks.run_files import CHECKPOINT
 from tfmeta.recipes import Recipe, network_makers
-from tfmeta.training import checkpoint
-from tfmeta.training.epoch_saver import EpochSaver
-from tfmeta.training.run_folder import CHECKPOINT
 
 ADAM: dict[str, Any] = {"class_name": "Adam", "config": {"learning_rate": 0.01}}
 CONTENT: dict[str, Any] = {
@@ -148,14 +147,14 @@ def killed_run(folder: Path, point: str) -> None:
         return progress is not None and progress.epoch == history
 
     if point == "in an epoch":
-        on_train_batch_end = EpochSaver.on_train_batch_end
+        on_train_batch_end = Resume.on_train_batch_end
 
-        def in_epoch(self: EpochSaver, batch: int, logs: Any = None) -> None:
+        def in_epoch(self: Resume, batch: int, logs: Any = None) -> None:
             on_train_batch_end(self, batch, logs)
             if is_due(1) and batch == 1:
                 kill()
 
-        EpochSaver.on_train_batch_end = in_epoch  # type: ignore[method-assign]
+        Resume.on_train_batch_end = in_epoch  # type: ignore[method-assign]
     elif point == "while the checkpoint is written":
         sync = files.sync
 
@@ -189,14 +188,14 @@ def run_on_full_disk(folder: Path, n_bytes: int) -> None:
     import resource
 
     network_makers.NETWORKS["linear"] = dropout_network
-    on_epoch_begin = EpochSaver.on_epoch_begin
+    on_epoch_begin = Resume.on_epoch_begin
 
-    def on_begin(self: EpochSaver, epoch: int, logs: Any = None) -> None:
+    def on_begin(self: Resume, epoch: int, logs: Any = None) -> None:
         on_epoch_begin(self, epoch, logs)
         if epoch == 1:
             resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, resource.RLIM_INFINITY))
 
-    EpochSaver.on_epoch_begin = on_begin  # type: ignore[method-assign]
+    Resume.on_epoch_begin = on_begin  # type: ignore[method-assign]
     training.train(recipe_of(ALL_STATES), folder)
 
 

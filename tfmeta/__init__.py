@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tfmeta.version import __version__
 
 if TYPE_CHECKING:
-    from tfmeta import backbones, data, inner_rules, learners, serving, testing
+    from tfmeta import backbones, callbacks, data, inner_rules, learners, serving, testing
     from tfmeta.classifier import FewShotClassifier as FewShotClassifier
     from tfmeta.evaluation import Evaluation, evaluate
     from tfmeta.learners import (
@@ -68,6 +68,7 @@ __all__ = [
     "SimpleShot",
     "__version__",
     "backbones",
+    "callbacks",
     "configure_threads",
     "data",
     "evaluate",
@@ -94,6 +95,7 @@ _SUBMODULES = {
     *(
         "addons",
         "backbones",
+        "callbacks",
         "classifier",
         "data",
         "evaluation",

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tfmeta.training.epoch_saver import EpochSaver
+from tfmeta.callbacks import Resume
 
 
 def test_training_writes_a_run(waves, digits, pictures):
@@ -56,13 +56,13 @@ def test_a_run_that_is_terminated_says_how_to_go_on(tfmeta, sinusoid, tmp_path):
             os.kill(os.getpid(), signal.SIGTERM)
         on_train_batch_end(self, batch, logs)
 
-    on_train_batch_end = EpochSaver.on_train_batch_end
+    on_train_batch_end = Resume.on_train_batch_end
     sinusoid["training"]["steps_per_epoch"] = 3
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sinusoid))
     run = tmp_path / "run"
     command = ("train", tmp_path, "--output", run)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(EpochSaver, "on_train_batch_end", terminate)
+        patch.setattr(Resume, "on_train_batch_end", terminate)
         code, _, err = tfmeta(*command)
     assert code == 128 + signal.SIGTERM
     assert err == (

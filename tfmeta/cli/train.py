@@ -26,6 +26,13 @@ def train(
         typer.Option(help="The number of epochs, instead of the recipe's.", show_default=False),
     ] = None,
     seed: Seed = None,
+    checkpoint_every: Annotated[
+        str | None,
+        typer.Option(
+            help="Save within epochs, too: every so many steps (100) or seconds (60s).",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Meta-train and test a learner by a recipe.
 
@@ -41,7 +48,10 @@ def train(
     start_tensorflow()
     from tfmeta import training
 
-    print_report(training.train(chosen, output, data_dir))
+    every: int | str | None = checkpoint_every
+    if checkpoint_every is not None and checkpoint_every.isdecimal():
+        every = int(checkpoint_every)
+    print_report(training.train(chosen, output, data_dir, every))
     pictures = sorted(picture.name for picture in output.glob("*.png"))
     print(f"Written to {output}: {', '.join([EVALUATION, *pictures])} …")
     run = shlex.quote(str(output))

@@ -15,7 +15,7 @@ from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.episode_parts import check_enough, parts_of_episodes
 from tfmeta.data.groups import Groups, rows_of_groups
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.pipeline import Size, check_size, episode_pipeline
+from tfmeta.data.pipeline import Size, at_step, check_size, episode_pipeline, restartable
 
 
 class ClassDataset:
@@ -294,7 +294,11 @@ class ClassDataset:
             shard=shard,
         )
         explain = getattr(self.fetch, "explain", None)
-        return data if explain is None else tensorflow_internals.explaining(data, explain)
+        if explain is None:
+            return data
+        return restartable(
+            lambda step: tensorflow_internals.explaining(at_step(data, step), explain)
+        )
 
     def _fetch_episodes(
         self,

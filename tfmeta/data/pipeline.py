@@ -18,6 +18,9 @@ STREAMS = 64
 EPISODE_STREAMS = range(48)
 SIZE_STREAMS = range(48, STREAMS)
 
+# An attribute of data sets of episodes: the function that `at_step` calls.
+RESTART = "_tfmeta_restart"
+
 
 class EpisodeRandom:
     """The random numbers of one episode, a pure function of (seed, index) and the order of draws.
@@ -101,6 +104,29 @@ def check_size(name: str, size: Any, minimum: int = 1) -> tuple[int, int]:
     return low, high
 
 
+def at_step(data: tf.data.Dataset, step: int) -> tf.data.Dataset:
+    """Returns a data set without its first elements: for episodes, without making these.
+
+    Args:
+        data: tf.data.Dataset. What `episodes(...)` returned, or any other data set, whose first
+            elements are made and dropped.
+        step: int. The number of elements, ≥ 0.
+    """
+    restart: Callable[[int], tf.data.Dataset] = getattr(data, RESTART, data.skip)
+    return restart(step) if step else data
+
+
+def restartable(from_step: Callable[[int], tf.data.Dataset]) -> tf.data.Dataset:
+    """Returns a data set that `at_step` begins anew, without making the elements before.
+
+    Args:
+        from_step: function from a number of elements to the data set without these.
+    """
+    data = from_step(0)
+    setattr(data, RESTART, from_step)
+    return data
+
+
 def episode_pipeline(
     describe: Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], Any],
     fetch: Callable[..., Any],
@@ -161,11 +187,15 @@ def episode_pipeline(
     # With autotuning, dropping an iterator (as Keras does after each validation) waits until its
     # tuner wakes up. This takes seconds, and longer the longer the iterator has run.
     options.autotune.enabled = False
-    return (
-        tf.data.Dataset.counter(first, n_workers)
-        .map(episode, num_parallel_calls=n_parallel)
-        .batch(meta_batch_size, drop_remainder=True)
-        .map(fetch, num_parallel_calls=n_parallel)
-        .prefetch(2)
-        .with_options(options)
-    )
+
+    def from_step(step: int) -> tf.data.Dataset:
+        return (
+            tf.data.Dataset.counter(first + step * meta_batch_size * n_workers, n_workers)
+            .map(episode, num_parallel_calls=n_parallel)
+            .batch(meta_batch_size, drop_remainder=True)
+            .map(fetch, num_parallel_calls=n_parallel)
+            .prefetch(2)
+            .with_options(options)
+        )
+
+    return restartable(from_step)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Callable
 from typing import Any, Literal
@@ -83,15 +84,22 @@ class KerasMethods(Contract):
                 task), data without end come without a number of steps, nothing is trainable, or
                 the loss or its gradient is not finite; the weights are then those before the step.
         """
-        given = inspect.signature(keras.Model.fit).bind_partial(self, *args, **kwargs).arguments
+        signature = inspect.signature(keras.Model.fit)
+        given = dict(signature.bind_partial(self, *args, **kwargs).arguments)
+        del given["self"]
         _refuse_class_weight(given)
         _check_end(given.get("x"), given, "steps_per_epoch")
         validation = given.get("validation_data")
         if isinstance(validation, list | tuple) and validation:
             validation = validation[0]
         _check_end(validation, given, "validation_steps")
-        with in_one_sentence(), explained():
-            return super().fit(*args, **kwargs)
+        with contextlib.ExitStack() as stack:
+            for callback in given.get("callbacks") or ():
+                if hasattr(callback, "around_fit"):
+                    given = stack.enter_context(callback.around_fit(self, given))
+            stack.enter_context(in_one_sentence())
+            stack.enter_context(explained())
+            return super().fit(**given)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> Any:
         """Measures the compiled loss and metrics; see `keras.Model.evaluate`, and `fit`."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from tfmeta.callbacks.run_files import BEST, CHECKPOINT, HISTORY, read_history
 from tfmeta.training.measuring import measure, weights_sha256
 from tfmeta.training.meta_training import train
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
-    BEST,
-    CHECKPOINT,
     DETAILS,
     EVALUATION,
-    HISTORY,
     RECIPE,
     about,
     load_learner,
-    read_history,
 )
 
 __all__ = [

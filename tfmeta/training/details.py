@@ -12,10 +12,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tfmeta.callbacks.checkpoint import Progress
 from tfmeta.files import write_json
 from tfmeta.recipes.plan import Plan
 from tfmeta.recipes.setting import Setting
-from tfmeta.training.checkpoint import Progress
 from tfmeta.training.run_folder import DETAILS
 from tfmeta.version import __version__
 

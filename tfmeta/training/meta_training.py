@@ -10,31 +10,30 @@ import keras
 import yaml
 
 from tfmeta import plots, signals
+from tfmeta.callbacks import checkpoint
+from tfmeta.callbacks.checkpoint import Progress
+from tfmeta.callbacks.finding import describe, find
+from tfmeta.callbacks.run_files import BEST, held, read_history
 from tfmeta.files import write_text
 from tfmeta.learners import MetaLearner, SimpleShot
 from tfmeta.recipes import Recipe
 from tfmeta.recipes.plan import Plan, make_callbacks, prepare
 from tfmeta.report import Report
-from tfmeta.training import checkpoint
-from tfmeta.training.checkpoint import Progress
 from tfmeta.training.details import data_facts, data_line, machine, versions, write_details
-from tfmeta.training.epoch_saver import EpochSaver
 from tfmeta.training.measuring import measure
-from tfmeta.training.restored_callbacks import RestoredCallbacks, fixed_learning_rate
-from tfmeta.training.resuming import describe, resume
+from tfmeta.training.recipe_resume import RecipeResume
+from tfmeta.training.recipe_run import recipe_run
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
-    BEST,
     DETAILS,
     EPISODES,
     EVALUATION,
+    FILES,
     FITS,
     LEARNING_CURVE,
     RECIPE,
     check_free,
-    held,
     load_learner,
-    read_history,
 )
 
 
@@ -42,6 +41,7 @@ def train(
     recipe: Recipe,
     output: str | os.PathLike[str],
     data_dir: str | os.PathLike[str] | None = None,
+    checkpoint_every: int | str | None = None,
 ) -> Report:
     """Meta-trains and tests a learner, or resumes where an earlier call was interrupted.
 
@@ -52,6 +52,8 @@ def train(
             logs, `best.keras` (best on validation), `checkpoint.keras` and `previous.keras` (to
             resume from), `evaluation.json` and pictures.
         data_dir: str or path. TensorFlow Datasets' directory. Defaults to None, its own default.
+        checkpoint_every: int, str or None. As in `tfmeta.callbacks.Resume`: saves within epochs,
+            too, every so many steps (100) or seconds ("60s"). Defaults to None: after each epoch.
 
     Returns:
         The best learner's evaluations on test classes.
@@ -70,20 +72,20 @@ def train(
     check_free(folder, recipe)
     # A recipe with a mistake fails here, before it claims a folder.
     plan = prepare(recipe, data_dir)
-    with held(folder):
+    with held(folder, FILES):
         check_free(folder, recipe)
         try:
-            return _train(plan, folder)
+            return _train(plan, folder, checkpoint_every)
         except KeyboardInterrupt as stop:
             text = f"{describe(folder)} To go on, repeat the command."
             raise signals.Stopped(signals.number_of(stop), text) from stop
 
 
-def _train(plan: Plan, folder: Path) -> Report:
+def _train(plan: Plan, folder: Path, checkpoint_every: int | str | None) -> Report:
     """Trains what is left of a run, and tests its best learner."""
     seconds = None
     if plan.recipe.training.epochs:
-        _fit(plan, folder)
+        _fit(plan, folder, checkpoint_every)
         history = read_history(folder)
         plots.learning_curve(history, folder / LEARNING_CURVE)
         seconds = sum(row["seconds"] for row in history)
@@ -102,48 +104,33 @@ def _train(plan: Plan, folder: Path) -> Report:
     return report
 
 
-def _fit(plan: Plan, folder: Path) -> None:
+def _fit(plan: Plan, folder: Path, checkpoint_every: int | str | None) -> None:
     """Meta-trains what is left of a run."""
     recipe, training = plan.recipe, plan.recipe.training
-    learner, progress = resume(plan, folder)
-    if progress.position > (0, 0):
-        print(f"Resuming {folder} after {progress.text(training.epochs)}.")
+    progress = find(recipe_run(plan), folder)
     is_finished = progress.stopped or progress.epoch >= training.epochs
     _write_recipe(recipe, folder)
     if not is_finished or not (folder / DETAILS).exists():
         write_details(folder, plan, progress)
     if is_finished:
+        print(f"{folder} is trained: {progress.text(training.epochs)}.")
         return
     print(data_line(plan), flush=True)
-    steps = progress.epoch * training.steps_per_epoch + progress.step
-    callbacks = RestoredCallbacks(
-        make_callbacks(recipe), learner, fixed_learning_rate(plan.learner), progress.history
-    )
     validation = plan.validation
-    with signals.deferred() as deferral:
-        saver = EpochSaver(
-            folder, progress, training.steps_per_epoch, recipe.is_regression, deferral
-        )
-        try:
-            learner.fit(
-                plan.train.episodes(steps * plan.train.meta_batch_size),
-                steps_per_epoch=training.steps_per_epoch,
-                initial_epoch=progress.epoch,
-                epochs=training.epochs,
-                validation_data=validation.episodes(),
-                validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
-                # The saver comes last, to learn what others decide, such as to stop.
-                callbacks=[
-                    callbacks,
-                    keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
-                    saver,
-                ],
-                shuffle=False,
-                verbose=1 if os.isatty(1) else 2,
-            )
-        except ValueError as error:
-            where = f"epoch {saver.progress.epoch + 1}, after {saver.step} of its steps"
-            raise ValueError(f"In {where}: {error} {describe(folder)}") from error
+    plan.learner.fit(
+        plan.train.episodes(),
+        steps_per_epoch=training.steps_per_epoch,
+        epochs=training.epochs,
+        validation_data=validation.episodes(),
+        validation_steps=-(-validation.n_episodes // validation.meta_batch_size),
+        callbacks=[
+            *make_callbacks(recipe),
+            keras.callbacks.TensorBoard(folder / "logs", write_graph=False),
+            RecipeResume(plan, folder, checkpoint_every),
+        ],
+        shuffle=False,
+        verbose=1 if os.isatty(1) else 2,
+    )
 
 
 def _keep_as_made(plan: Plan, folder: Path) -> None:

@@ -1,42 +1,30 @@
-"""The folder of a run: checks, locks and reads its files."""
+"""The folder of a run of a recipe: checks and reads its files."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from tfmeta.about import About
+from tfmeta.callbacks import checkpoint
+from tfmeta.callbacks.checkpoint import BrokenFileError
+from tfmeta.callbacks.run_files import BEST, HISTORY, LEARNERS, LOCK
 from tfmeta.data import ImageFormat
-from tfmeta.files import sweep
 from tfmeta.learners import MetaLearner
 from tfmeta.recipes import Recipe
 from tfmeta.recipes.yaml_files import read_yaml
-from tfmeta.training import checkpoint
-from tfmeta.training.checkpoint import BrokenFileError
 
 RECIPE = "recipe.yaml"
 DETAILS = "run.json"
-BEST = "best.keras"
-CHECKPOINT = "checkpoint.keras"
-PREVIOUS = "previous.keras"
-HISTORY = "history.csv"
 EVALUATION = "evaluation.json"
 LEARNING_CURVE = "learning_curve.png"
 ADAPTATION_CURVE = "adaptation_curve.png"
 FITS = "fits.png"
 EPISODES = "episodes.png"
-LOCK = ".lock"
 
-# The files with learners, in the order in which a run resumes from them.
-LEARNERS = (CHECKPOINT, PREVIOUS, BEST)
 PICTURES = (LEARNING_CURVE, ADAPTATION_CURVE, FITS, EPISODES)
 FILES = (RECIPE, DETAILS, HISTORY, EVALUATION, *LEARNERS, *PICTURES)
 
@@ -94,33 +82,6 @@ def _recipe_of_learners(folder: Path, recipe: Recipe) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Keeps other processes from training into a folder; sweeps what a killed one left there.
-
-    The lock is released when the process ends, however it ends.
-
-    Args:
-        folder: Path. The run folder, which is made if need be.
-
-    Raises:
-        ValueError: If another process trains into the folder.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(
-            f"Another process is training into {folder}. Wait for it, or choose another --output."
-        ) from None
-    try:
-        sweep(folder, FILES)
-        yield
-    finally:
-        lock.release()
-
-
 # === Reading ===
 
 
@@ -161,29 +122,3 @@ def about(folder: str | os.PathLike[str]) -> About:
         # As it stands: what it names, such as a folder, is not needed now and may have moved.
         read_yaml(Path(folder) / RECIPE),
     )
-
-
-def history_text(history: list[dict[str, float]]) -> str:
-    """Returns the text of a `history.csv`.
-
-    Args:
-        history: list of dict. A row for each epoch.
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[0]) if history else ["epoch"], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue()
-
-
-def read_history(folder: Path) -> list[dict[str, float]]:
-    """Returns the rows of a run's `history.csv`, one per epoch.
-
-    Args:
-        folder: Path. The run folder.
-    """
-    with (folder / HISTORY).open(encoding="utf-8", newline="") as file:
-        return [
-            {k: int(v) if k == "epoch" else float(v) for k, v in row.items()}
-            for row in csv.DictReader(file)
-        ]

@@ -8,65 +8,60 @@ import shutil
 import warnings
 from pathlib import Path
 
-from tfmeta.files import replacing, write_text
-from tfmeta.learners import MetaLearner
-from tfmeta.recipes import Recipe
-from tfmeta.recipes.plan import Plan
-from tfmeta.training import checkpoint
-from tfmeta.training.checkpoint import BrokenFileError, Progress
-from tfmeta.training.details import check_same_data, data_facts
-from tfmeta.training.run_folder import (
+from tfmeta.callbacks import checkpoint
+from tfmeta.callbacks.checkpoint import BrokenFileError, Progress
+from tfmeta.callbacks.run import Run
+from tfmeta.callbacks.run_files import (
     BEST,
     CHECKPOINT,
     HISTORY,
     LEARNERS,
     PREVIOUS,
     history_text,
-    is_recipe,
     read_history,
 )
+from tfmeta.files import replacing, write_text
 
 # A checkpoint that cannot be read is kept under this name.
 BROKEN = "checkpoint.broken.keras"
 
 
-def resume(plan: Plan, folder: Path) -> tuple[MetaLearner, Progress]:
-    """Loads the newest learner of a run that can be read, and mends what else was lost.
+def find(run: Run, folder: Path) -> Progress:
+    """Finds out how far a run is, puts that in `checkpoint.keras`, and mends what else was lost.
 
-    If `checkpoint.keras` is missing, broken or of another recipe, `previous.keras` takes its place,
+    If `checkpoint.keras` is missing, broken or of another run, `previous.keras` takes its place,
     and `best.keras` after that. `history.csv` and `best.keras` are written anew if they do not fit
     to it.
 
     Args:
-        plan: Plan. What is trained.
-        folder: Path. The run folder, held.
+        run: Run. What tells the run from others.
+        folder: Path. The folder of the run, held.
 
     Returns:
-        The learner to train on, and how far it is: the plan's own if nothing was trained yet.
+        How far it is. If anything was trained, `checkpoint.keras` is the learner of then.
 
     Raises:
-        ValueError: If something was trained, but no file is left to go on from; or the data
-            changed since.
+        ValueError: If something was trained, but no file is left to go on from; if the folder
+            holds another run; or if the data changed since.
 
     Warns:
         RuntimeWarning: For each file that was lost, with what takes its place.
     """
-    facts = data_facts(plan)
-    kept, lost = _kept(plan, folder)
+    kept, lost = _kept(run, folder)
     if not kept:
         if any((folder / name).exists() for name in (HISTORY, PREVIOUS, BEST)):
             raise ValueError(
                 f"{folder} holds a run of which nothing is left to resume from: "
                 f"{'; '.join([*lost.values(), *_missing(folder, LEARNERS)])}. Put one of them "
-                "back, or choose another --output to start anew."
+                "back, or choose another folder to start anew."
             )
         for reason in lost.values():
             _warn(f"{reason}. No epoch was finished: training starts anew.")
             (folder / CHECKPOINT).replace(folder / BROKEN)
-        return plan.learner, Progress(plan.recipe.to_dict(), facts)
+        return Progress(run.content, run.data)
     # The first of the newest.
     name, progress = max(kept.items(), key=lambda item: item[1].position)
-    check_same_data(folder, progress.data, facts)
+    run.check_data(folder, progress.data)
     if CHECKPOINT not in kept:
         reason = lost.pop(CHECKPOINT, f"{folder / CHECKPOINT} is missing")
         _warn(
@@ -75,13 +70,12 @@ def resume(plan: Plan, folder: Path) -> tuple[MetaLearner, Progress]:
         )
     for reason in lost.values():
         _warn(f"{reason}.")
-    learner = checkpoint.load(folder / name)
-    progress = dataclasses.replace(progress, data=facts, averaged=False)
     if name != CHECKPOINT:
         _promote(folder, name, is_broken=CHECKPOINT not in kept)
         kept[CHECKPOINT] = kept[name]
+    progress = dataclasses.replace(progress, data=run.data, averaged=False)
     _mend_history(folder, progress)
-    return learner, _with_best(plan.recipe, folder, progress, kept)
+    return _with_best(run, folder, progress, kept)
 
 
 def describe(folder: Path) -> str:
@@ -110,40 +104,51 @@ def score(row: dict[str, float], is_regression: bool) -> float:
         is_regression: bool. Whether tasks are regression tasks.
 
     Returns:
-        float. −∞ if validation diverged.
+        float. The accuracy in validation, or else the loss there with its sign changed; −∞ if
+        validation diverged, or there was none.
     """
-    value = -row["val_loss"] if is_regression else row["val_accuracy"]
+    if not is_validated(row):
+        return -math.inf
+    name = "val_accuracy" if "val_accuracy" in row and not is_regression else "val_loss"
+    value = -row[name] if name == "val_loss" else row[name]
     return value if math.isfinite(value) else -math.inf
+
+
+def is_validated(row: dict[str, float]) -> bool:
+    """Returns whether a row of the history is of an epoch that ended with a validation."""
+    return any(name.startswith("val_") for name in row)
 
 
 # === The files ===
 
 
-def _kept(plan: Plan, folder: Path) -> tuple[dict[str, Progress], dict[str, str]]:
+def _kept(run: Run, folder: Path) -> tuple[dict[str, Progress], dict[str, str]]:
     """Returns the progress in each file that can be used, and what is wrong with the others."""
-    kept, lost = {}, {}
+    kept, lost, foreign = {}, {}, ""
     for name in LEARNERS:
         path = folder / name
         if not path.exists():
             continue
         try:
             checkpoint.check_whole(path)
-            progress = checkpoint.read_progress(path)
-            if progress is None:
-                progress = _old_progress(plan, folder, path)
-            elif not is_recipe(progress.recipe, plan.recipe):
-                raise BrokenFileError(f"{path} is of another recipe")
-            kept[name] = progress
+            progress = checkpoint.read_progress(path) or _old_progress(run, folder, path)
         except BrokenFileError as error:
             lost[name] = str(error).removesuffix(".")
+            continue
+        foreign = run.difference(progress.recipe) or ""
+        if foreign:
+            lost[name] = f"{path} is of another run: {foreign}"
+        else:
+            kept[name] = progress
+    if foreign and not kept:
+        raise ValueError(f"{folder} holds another run: {foreign}. Choose another folder.")
     return kept, lost
 
 
-def _old_progress(plan: Plan, folder: Path, path: Path) -> Progress:
+def _old_progress(run: Run, folder: Path, path: Path) -> Progress:
     history = read_history(folder) if (folder / HISTORY).is_file() else []
-    steps = plan.recipe.training.steps_per_epoch
-    progress = checkpoint.read_old_progress(path, plan.recipe.to_dict(), steps, history)
-    scores = [score(row, plan.recipe.is_regression) for row in progress.history]
+    progress = checkpoint.read_old_progress(path, run.content, run.steps_per_epoch, history)
+    scores = [score(row, run.is_regression) for row in progress.history]
     best = scores.index(max(scores)) + 1 if scores else None
     return dataclasses.replace(progress, best_epoch=best)
 
@@ -184,12 +189,10 @@ def _mend_history(folder: Path, progress: Progress) -> None:
 # === The best learner ===
 
 
-def _with_best(
-    recipe: Recipe, folder: Path, progress: Progress, kept: dict[str, Progress]
-) -> Progress:
+def _with_best(run: Run, folder: Path, progress: Progress, kept: dict[str, Progress]) -> Progress:
     """Checks that `best.keras` is the best so far; if not, writes the best that is left."""
     best = kept.get(BEST)
-    if progress.epoch == 0 or (best is not None and best.epoch == progress.best_epoch):
+    if progress.best_epoch is None or (best is not None and best.epoch == progress.best_epoch):
         return progress
     left = {
         name: other
@@ -200,7 +203,7 @@ def _with_best(
     def value(name: str) -> tuple[bool, float]:
         epoch = left[name].epoch
         row = progress.history[epoch - 1]
-        return epoch == progress.best_epoch, score(row, recipe.is_regression)
+        return epoch == progress.best_epoch, score(row, run.is_regression)
 
     if not left:
         _warn(f"{folder / BEST} of epoch {progress.best_epoch} is lost: the next epoch makes one.")

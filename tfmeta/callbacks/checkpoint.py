@@ -42,8 +42,8 @@ class Progress:
     """How far a run is.
 
     Attributes:
-        recipe: dict. The recipe, as plain values.
-        data: dict or None. What `tfmeta.training.data_facts` tells of the data; None if unknown.
+        recipe: dict. What is trained, as plain values: of a run of a recipe, the recipe.
+        data: dict or None. What tells the data from others; None if unknown.
         epoch: int. The number of finished epochs. Defaults to 0.
         step: int. The number of finished steps of the epoch after these. Defaults to 0.
         history: list of dict. A row for each finished epoch. Defaults to none.
@@ -136,6 +136,19 @@ def load(path: Path) -> MetaLearner:
     if progress is not None and progress.averaged:
         keras_internals.swap_averages(learner.optimizer)
     return learner
+
+
+def load_into(learner: MetaLearner, path: Path) -> None:
+    """Loads the state of a learner and of its optimizer, as they were in training.
+
+    Args:
+        learner: MetaLearner. The learner, built and compiled, as it was when the run began.
+        path: Path. The file, whole.
+    """
+    learner.load_weights(path)
+    progress = read_progress(path)
+    if progress is not None and progress.averaged:
+        keras_internals.swap_averages(learner.optimizer)
 
 
 def load_best(path: Path) -> MetaLearner:
