@@ -18,7 +18,7 @@ import tfmeta
 from tfmeta import keras_internals
 from tfmeta.callbacks import Resume, checkpoint
 from tfmeta.callbacks.interval import Interval
-from tfmeta.data.pipeline import at_step
+from tfmeta.data.pipeline import at_step, episode_index
 
 EPOCHS, STEPS = 3, 3
 
@@ -179,6 +179,48 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, capfd: pytest.CaptureFixtu
     assert "saving first. Once more to stop at once." in capfd.readouterr().err
 
 
+# === Numbers that are not finite ===
+
+
+def spoil(data: tf.data.Dataset, step: int, task: int, value: float) -> tf.data.Dataset:
+    """Puts a number into the support set of a task of a meta-batch."""
+
+    def spoilt(number: Any, meta_batch: Any) -> Any:
+        inputs, *rest = meta_batch
+        x = inputs["support_x"]
+        is_task = (tf.range(tf.shape(x)[0]) == task)[:, None, None]
+        return {
+            **inputs,
+            "support_x": tf.where((number == step) & is_task, tf.constant(value), x),
+        }, *rest
+
+    return data.enumerate().map(spoilt)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (float("nan"), "its support_x is not finite"),
+        # The predictions are finite, their gradient's step is not.
+        (1e25, r"inner step 1 made \S*dense/kernel not finite"),
+    ],
+)
+def test_the_task_and_the_weight_that_are_not_finite_are_named(
+    tmp_path: Path, value: float, said: str
+) -> None:
+    keras.utils.set_random_seed(1)
+    network = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, name="dense")])
+    learner = tfmeta.MAML(network, inner_learning_rate=0.01, inner_loss="mse")
+    learner.compile("adam")
+    data = tfmeta.data.load("sinusoid").episodes(4, 5, 3)
+    where = r"In epoch 2, after 1 of its steps: .*training step 5 is not finite"
+    named = rf"{where}.* In task 2 of its meta-batch, {said}\. .* is saved up to epoch 1\."
+    with pytest.raises(ValueError, match=named):
+        fit(learner, Resume(tmp_path), x=spoil(data, 4, 2, value), validation_data=None)
+    assert all(np.isfinite(w).all() for w in learner.get_weights())
+    assert int(learner.optimizer.iterations) == 4
+
+
 # === What is refused ===
 
 
@@ -277,6 +319,16 @@ def test_episodes_begin_at_a_step_without_those_before(start: int, shard: tuple[
     for got, expected in zip(list(twice.take(2)), wanted, strict=True):
         for a, b in zip(tf.nest.flatten(got), tf.nest.flatten(expected), strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("shard", [(0, 1), (1, 3)])
+def test_the_index_of_an_episode_finds_it(shard: tuple[int, int]) -> None:
+    sinusoids = tfmeta.data.load("sinusoid")
+    data = at_step(sinusoids.episodes(2, 5, 2, seed=3, start=7, shard=shard), 1)
+    *_, (inputs, _) = data.take(3)
+    index = episode_index(data, 2, 1)
+    ((found, _),) = sinusoids.episodes(2, 5, 1, seed=3, start=index).take(1)
+    np.testing.assert_array_equal(found["query_x"][0], inputs["query_x"][1])
 
 
 def test_any_other_data_set_begins_at_a_step() -> None:

@@ -3,32 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import keras
 
 # Keras saves no state of callbacks. That of these depends on the history alone.
 RETOLD = (keras.callbacks.EarlyStopping, keras.callbacks.ReduceLROnPlateau)
-
-
-def check_callbacks(callbacks: Sequence[Any]) -> None:
-    """Raises a ValueError for a callback that would do something else once a run has resumed.
-
-    Args:
-        callbacks: sequence of keras.callbacks.Callback. The other callbacks of a run.
-    """
-    for callback in callbacks:
-        name, why = type(callback).__name__, None
-        if isinstance(callback, keras.callbacks.BackupAndRestore):
-            why = "Resume does what it does"
-        elif isinstance(callback, keras.callbacks.SwapEMAWeights):
-            why = "Resume has the moving averages validated and saved"
-        elif getattr(callback, "restore_best_weights", False):
-            name, why = f"{name}(restore_best_weights=True)", "Resume keeps the best learner"
-        elif getattr(callback, "save_best_only", False):
-            name, why = f"{name}(save_best_only=True)", "Resume keeps the best learner"
-        if why is not None:
-            raise ValueError(f"Leave {name} out: {why}, also when a run has resumed.")
 
 
 def tell_again(

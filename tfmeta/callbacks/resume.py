@@ -21,13 +21,16 @@ from tfmeta import keras_internals, signals
 from tfmeta.callbacks import checkpoint
 from tfmeta.callbacks.checkpoint import Progress
 from tfmeta.callbacks.finding import describe, find, is_validated, score
+from tfmeta.callbacks.fit_arguments import check_arguments
 from tfmeta.callbacks.interval import Interval
-from tfmeta.callbacks.other_callbacks import check_callbacks, fixed_learning_rate, tell_again
+from tfmeta.callbacks.other_callbacks import fixed_learning_rate, tell_again
 from tfmeta.callbacks.run import Run, run_of
 from tfmeta.callbacks.run_files import BEST, CHECKPOINT, HISTORY, PREVIOUS, held, history_text
-from tfmeta.data.pipeline import at_step
+from tfmeta.data.pipeline import at_step, episode_index
 from tfmeta.files import write_text
 from tfmeta.learners import MetaLearner
+from tfmeta.learners.graph_checks import NotFiniteError
+from tfmeta.learners.task_reports import report_tasks
 from tfmeta.signals import Stopped
 
 WAY_OUT = "Lower the inner or the outer learning rate."
@@ -130,9 +133,8 @@ class Resume(keras.callbacks.Callback):
         Yields:
             What it is to be given instead, to go on where the run is.
         """
-        _check_arguments(arguments)
         others = [c for c in arguments.get("callbacks") or () if c is not self]
-        check_callbacks(others)
+        check_arguments(arguments, others)
         self._others, self._first_rate = others, fixed_learning_rate(learner.optimizer)
         self._steps_per_epoch, epochs = arguments["steps_per_epoch"], arguments.get("epochs", 1)
         self._run = self._make_run(learner, self._steps_per_epoch)
@@ -155,7 +157,10 @@ class Resume(keras.callbacks.Callback):
                     }
             except ValueError as error:
                 where = f"epoch {self.progress.epoch + 1}, after {self.step} of its steps"
-                raise ValueError(f"In {where}: {error} {describe(self.folder)}") from error
+                found = ""
+                if isinstance(error, NotFiniteError):
+                    found = self._trouble(learner, arguments["x"])
+                raise ValueError(f"In {where}: {error} {found}{describe(self.folder)}") from error
             except Stopped as stop:
                 raise self._ending(stop) from stop
 
@@ -261,6 +266,19 @@ class Resume(keras.callbacks.Callback):
             return SystemExit(stop.exit_code)
         return Stopped(stop.number, text)
 
+    def _trouble(self, learner: MetaLearner, data: tf.data.Dataset) -> str:
+        """Says which task of the step that was not taken is not finite, and where."""
+        if learner.steps_per_execution > 1:
+            return ""  # Some of the steps of an execution may have been taken.
+        step = self.progress.epoch * self._steps_per_epoch + self.step
+        (meta_batch,) = at_step(data, step).take(1)
+        for report in report_tasks(learner, meta_batch):
+            if report.trouble is not None:
+                index = episode_index(data, step, report.task)
+                named = "" if index is None else f" (episode {index})"
+                return f"In task {report.task} of its meta-batch{named}, {report.trouble}. "
+        return ""
+
     def _fill_history(self) -> None:
         """Gives what `fit` returns the epochs before this call of it."""
         returned = self.model.history
@@ -320,19 +338,6 @@ class Resume(keras.callbacks.Callback):
     def _seeds(self) -> list[keras.Variable]:
         variables = self.model.non_trainable_variables
         return [v for v in variables if keras_internals.is_seed_state(v)]
-
-
-def _check_arguments(arguments: Mapping[str, Any]) -> None:
-    """Raises a ValueError if a run of `fit` with these arguments could not resume."""
-    if not isinstance(arguments.get("x"), tf.data.Dataset):
-        raise ValueError(
-            "Resume needs episodes as a tf.data.Dataset, to begin with those that are left; got a "
-            f"{type(arguments.get('x')).__name__}."
-        )
-    if not isinstance(arguments.get("steps_per_epoch"), int):
-        raise ValueError("Resume needs steps_per_epoch, to know which episodes are left.")
-    if arguments.get("initial_epoch"):
-        raise ValueError("Resume finds the epoch to begin with: leave initial_epoch out.")
 
 
 def _values(variables: list[keras.Variable]) -> list[Any]:

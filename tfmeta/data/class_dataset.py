@@ -15,7 +15,15 @@ from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.episode_parts import check_enough, parts_of_episodes
 from tfmeta.data.groups import Groups, rows_of_groups
 from tfmeta.data.images import ImageFormat
-from tfmeta.data.pipeline import Size, at_step, check_size, episode_pipeline, restartable
+from tfmeta.data.pipeline import (
+    Restart,
+    Size,
+    at_step,
+    check_size,
+    episode_index,
+    episode_pipeline,
+    restartable,
+)
 
 
 class ClassDataset:
@@ -297,7 +305,10 @@ class ClassDataset:
         if explain is None:
             return data
         return restartable(
-            lambda step: tensorflow_internals.explaining(at_step(data, step), explain)
+            Restart(
+                lambda step: tensorflow_internals.explaining(at_step(data, step), explain),
+                functools.partial(episode_index, data),
+            )
         )
 
     def _fetch_episodes(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -104,6 +104,30 @@ def check_size(name: str, size: Any, minimum: int = 1) -> tuple[int, int]:
     return low, high
 
 
+class Restart(NamedTuple):
+    """How a data set of episodes begins anew.
+
+    Attributes:
+        from_step: function from a number of elements to the data set without these.
+        index_of: function from the number of an element, from 0, and of an episode in it to the
+            episode's index.
+    """
+
+    from_step: Callable[[int], tf.data.Dataset]
+    index_of: Callable[[int, int], int | None]
+
+
+def restartable(restart: Restart) -> tf.data.Dataset:
+    """Returns a data set that `at_step` begins anew, without making the elements before.
+
+    Args:
+        restart: Restart. How it begins anew.
+    """
+    data = restart.from_step(0)
+    setattr(data, RESTART, restart)
+    return data
+
+
 def at_step(data: tf.data.Dataset, step: int) -> tf.data.Dataset:
     """Returns a data set without its first elements: for episodes, without making these.
 
@@ -112,19 +136,27 @@ def at_step(data: tf.data.Dataset, step: int) -> tf.data.Dataset:
             elements are made and dropped.
         step: int. The number of elements, ≥ 0.
     """
-    restart: Callable[[int], tf.data.Dataset] = getattr(data, RESTART, data.skip)
-    return restart(step) if step else data
+    restart: Restart | None = getattr(data, RESTART, None)
+    if not step:
+        return data
+    if restart is None:
+        return data.skip(step)
+    from_step, index_of = restart
+    return restartable(
+        Restart(lambda n: from_step(step + n), lambda n, task: index_of(step + n, task))
+    )
 
 
-def restartable(from_step: Callable[[int], tf.data.Dataset]) -> tf.data.Dataset:
-    """Returns a data set that `at_step` begins anew, without making the elements before.
+def episode_index(data: tf.data.Dataset, step: int, task: int) -> int | None:
+    """Returns the index of an episode, by which `start=` finds it; None if it is unknown.
 
     Args:
-        from_step: function from a number of elements to the data set without these.
+        data: tf.data.Dataset. What `episodes(...)` returned, or any other data set.
+        step: int. The number of the meta-batch, from 0.
+        task: int. The number of the episode in it, from 0.
     """
-    data = from_step(0)
-    setattr(data, RESTART, from_step)
-    return data
+    restart: Restart | None = getattr(data, RESTART, None)
+    return None if restart is None else restart.index_of(step, task)
 
 
 def episode_pipeline(
@@ -198,4 +230,7 @@ def episode_pipeline(
             .with_options(options)
         )
 
-    return restartable(from_step)
+    def index_of(step: int, task: int) -> int:
+        return first + (step * meta_batch_size + task) * n_workers
+
+    return restartable(Restart(from_step, index_of))

@@ -247,7 +247,7 @@ class AmortizedMAML(GaussianWeights):
         Sample weights weigh a task's queries against each other; those of 0 do not count.
         """
         with tf.GradientTape() as tape:
-            (loss, predictions), assigned = self._run_task(
+            (loss, predictions), assigned = self.run_task(
                 lambda: self._outer_loss(task), task.index, training=True
             )
             # What a kernel_regularizer adds; Keras divides all among the replicas.

@@ -197,9 +197,15 @@ class ANIL(InnerLoopLearner):
 
     # === What others want to know ===
 
-    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
-        features, _ = self._embed_support(support_x, None, training=False)
-        return super().first_step_not_finite(features, support_y)
+    def first_not_finite(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[int, str] | None:
+        features, _ = self._embed_support(support_x, support_mask, training=training)
+        return super().first_not_finite(features, support_y, support_mask, training)
 
     def networks_are_built(self) -> bool:
         return self.encoder.built and self.head.built

@@ -147,12 +147,23 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
         """Returns the loss with which the method was published, for classification."""
         return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
-    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
-        """Returns the inner step after which the task's state is not finite; None if unknown.
+    def first_not_finite(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[int, str] | None:
+        """Finds the first inner step after which a weight of a task is not finite.
 
         Args:
             support_x: tf.Tensor `[S, *x]`.
             support_y: tf.Tensor `[S, …]`.
+            support_mask: tf.Tensor `[S]` or None. As in `adapt_task`. Defaults to None.
+            training: bool. Whether the task is one of meta-training. Defaults to False.
+
+        Returns:
+            (step, name of the weight); None if there is none, or it is unknown.
         """
         return None
 

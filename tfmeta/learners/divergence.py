@@ -48,10 +48,10 @@ def check_adapted(
         predictions = learner.predict_task(state, support_x)
         if bool(tf.reduce_all(tf.math.is_finite(predictions))):
             return
-        what, step = "predictions that are not finite", None
+        what, found = "predictions that are not finite", None
     else:
         what = "values that are not finite"
-        step = learner.first_step_not_finite(support_x, support_y)
+        found = learner.first_not_finite(support_x, support_y)
     for variable in learner.variables:
         values = variable.numpy()
         if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
@@ -59,7 +59,7 @@ def check_adapted(
                 f"This {type(learner).__name__} cannot adapt: its own variable {variable.path!r} "
                 "is not finite. Meta-train it anew, with lower learning rates."
             )
-    where = "" if step is None else f" after inner step {step}"
+    where = "" if found is None else f" after inner step {found[0]}"
     rate = getattr(learner, "inner_learning_rate", None)
     way_out = "bring the examples and targets to numbers around 1"
     if rate is not None:

@@ -9,6 +9,16 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+# The rest of a check's message about a step of meta-training.
+NOT_FINITE = (
+    " of training step {} is not finite, and the weights stay as they were: look for NaN in the "
+    "episodes, lower the learning rates, or clip gradients"
+)
+
+
+class NotFiniteError(ValueError):
+    """A step of meta-training is not finite, and was not taken."""
+
 
 class Check(NamedTuple):
     """A condition that must hold.
@@ -44,7 +54,7 @@ def require(checks: Sequence[Check]) -> list[tf.Operation]:
         ]
     for check in checks:
         if not bool(check.holds):
-            raise ValueError(_sentence(check.message, check.got))
+            raise _error(check.message, check.got)
     return []
 
 
@@ -53,7 +63,8 @@ def in_one_sentence() -> Iterator[None]:
     """Turns the error of a check in a graph into a ValueError, without the graph's traceback.
 
     Raises:
-        ValueError: If a check failed, or XLA cannot compile an operation.
+        ValueError: If a check failed, or XLA cannot compile an operation; a `NotFiniteError` if
+            a step of meta-training is not finite.
         MemoryError: If the device's memory is too small.
     """
     try:
@@ -74,13 +85,14 @@ def in_one_sentence() -> Iterator[None]:
         failed = re.search(r"assertion failed: \[([^\]]*)\](?: \[([^\]]*)\])?", error.message)
         if failed is None:
             raise
-        raise ValueError(_sentence(*failed.groups())) from None
+        raise _error(*failed.groups()) from None
 
 
-def _sentence(message: str, got: object) -> str:
+def _error(message: str, got: object) -> ValueError:
+    kind = NotFiniteError if message.endswith(NOT_FINITE) else ValueError
     if "{}" in message:
-        return f"{message.format(got)}."
-    return f"{message}." if got is None else f"{message}; got {got}."
+        return kind(f"{message.format(got)}.")
+    return kind(f"{message}." if got is None else f"{message}; got {got}.")
 
 
 def all_finite(tensors: Sequence[tf.Tensor]) -> tf.Tensor:

@@ -308,11 +308,20 @@ class InnerLoopLearner(InnerLoss):
 
     # === What others want to know ===
 
-    def first_step_not_finite(self, support_x: tf.Tensor, support_y: tf.Tensor) -> int | None:
-        support = Support(support_x, support_y, None)
-        for step, state in enumerate(self.descend(support, self.test_inner_steps, False, True)):
-            if not all(bool(tf.reduce_all(tf.math.is_finite(w))) for w in state["trainable"]):
-                return step
+    def first_not_finite(
+        self,
+        support_x: tf.Tensor,
+        support_y: tf.Tensor,
+        support_mask: tf.Tensor | None = None,
+        training: bool = False,
+    ) -> tuple[int, str] | None:
+        support = Support(support_x, support_y, support_mask)
+        names = [getattr(w, "path", f"weight {i}") for i, w in enumerate(self.start_weights()[0])]
+        steps = self.inner_steps if training else self.test_inner_steps
+        for step, state in enumerate(self.descend(support, steps, training, True)):
+            for name, weight in zip(names, state["trainable"], strict=True):
+                if not bool(tf.reduce_all(tf.math.is_finite(weight))):
+                    return step, name
         return None
 
     def input_network(self) -> keras.Model | None:

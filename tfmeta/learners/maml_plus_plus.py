@@ -151,7 +151,7 @@ class MAMLPlusPlus(InnerLoopLearner):
             return tf.cast(tf.stack(predictions), self.variable_dtype)
 
         with tf.GradientTape() as tape:
-            by_step, assigned = self._run_task(predictions_by_step, task.index, training=True)
+            by_step, assigned = self.run_task(predictions_by_step, task.index, training=True)
             losses = [
                 self._task_loss(task, predictions, added)
                 for predictions, added in zip(tf.unstack(by_step), layer_losses, strict=True)

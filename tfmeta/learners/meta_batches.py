@@ -35,7 +35,7 @@ class MetaBatches(KerasMethods):
         def run(elements: tuple[dict[str, tf.Tensor], tf.Tensor]) -> tuple[Any, ...]:
             episode, index = elements
             with collecting_losses() as losses:
-                predictions, assigned = self._run_task(
+                predictions, assigned = self.run_task(
                     lambda: self._predict_episode(episode, training, n_way), index, training
                 )
             has_losses.append(bool(losses))
@@ -119,10 +119,19 @@ class MetaBatches(KerasMethods):
 
     # === One task ===
 
-    def _run_task(
+    def run_task(
         self, run: Callable[[], Any], index: tf.Tensor, training: bool
     ) -> tuple[Any, list[tf.Tensor]]:
-        """Runs a function of one task; returns its result, and what layers would have assigned."""
+        """Runs a function of one task, without changing anything.
+
+        Args:
+            run: function. The function.
+            index: tf.Tensor, scalar int32. The task's index in its meta-batch.
+            training: bool. Whether this is meta-training.
+
+        Returns:
+            The function's result, and what layers would have assigned.
+        """
         variables = self._task_variables(training)
         offsets = [
             keras_internals.shifted_seed(v, index * TASK_SEED_STRIDE)

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from tfmeta import keras_internals
 from tfmeta.learners.gradients import gradients_of
-from tfmeta.learners.graph_checks import Check, all_finite, require
+from tfmeta.learners.graph_checks import NOT_FINITE, Check, all_finite, require
 from tfmeta.learners.meta_batches import MetaBatches, first_index_of_replica
 from tfmeta.learners.task_inputs import checked_inputs
 from tfmeta.learners.training_task import TaskUpdate, TrainingTask
@@ -110,14 +110,10 @@ class MetaTraining(MetaBatches):
         """Returns gradients and assigned values after a check that all numbers are finite."""
         self.check_trainable()
         step = tf.identity(self.optimizer.iterations) + 1
-        message = (
-            " of training step {} is not finite, and the weights stay as they were: look for NaN "
-            "in the episodes, lower the learning rates, or clip gradients"
-        )
-        checks = [Check(tf.math.is_finite(loss), f"The loss{message}", step)]
+        checks = [Check(tf.math.is_finite(loss), f"The loss{NOT_FINITE}", step)]
         # An optimizer that scales losses skips such a step by itself, and lowers the scale.
         if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            checks.append(Check(all_finite(gradients), f"The loss's gradient{message}", step))
+            checks.append(Check(all_finite(gradients), f"The loss's gradient{NOT_FINITE}", step))
         with tf.control_dependencies(require(checks)):
             return [tf.identity(g) for g in gradients], [tf.identity(a) for a in assigned]
 
@@ -133,7 +129,9 @@ class MetaTraining(MetaBatches):
                 with tf.init_scope():
                     self.optimizer.build(self.trainable_variables)
             apply = tf.function(apply, jit_compile=True, autograph=False)
-        apply(gradients)
+        # Else the optimizer counts a step that was not taken.
+        with tf.control_dependencies(gradients):
+            apply(gradients)
         tracker = keras_internals.loss_tracker(self)
         if tracker is not None:
             # Keras divides a loss by the number of replicas; the tracker wants it whole.
@@ -141,6 +139,22 @@ class MetaTraining(MetaBatches):
             tracker.update_state(loss * replicas, sample_weight=n_tasks)
 
     # === One task ===
+
+    def training_task(self, meta_batch: Any, index: int) -> TrainingTask:
+        """Returns one task of a meta-batch, by itself.
+
+        Args:
+            meta_batch: tuple. An element of a data set of episodes.
+            index: int. The task's index in it.
+        """
+        inputs, y, sample_weight = keras.utils.unpack_x_y_sample_weight(meta_batch)
+        inputs = checked_inputs(inputs)
+        n_way, whole = self._n_way(inputs), tf.ones([], self.variable_dtype)
+        inputs, y, sample_weight = keras.tree.map_structure(
+            lambda t: None if t is None else tf.convert_to_tensor(t)[index : index + 1],
+            (inputs, y, sample_weight),
+        )
+        return TrainingTask(inputs, y, sample_weight, whole, tf.constant(index), n_way, whole)
 
     def task_gradients(self, task: TrainingTask) -> TaskUpdate:
         """Takes the outer gradient of one task; a learner with another outer update overrides it.
@@ -153,7 +167,7 @@ class MetaTraining(MetaBatches):
         """
         with tf.GradientTape() as tape:
             with collecting_losses() as losses:
-                predictions, assigned = self._run_task(
+                predictions, assigned = self.run_task(
                     lambda: self._predict_episode(task.episode, True, task.n_way), task.index, True
                 )
             loss, scaled_loss = self._task_loss(task, predictions, losses)

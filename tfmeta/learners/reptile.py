@@ -205,7 +205,7 @@ class Reptile(InnerLoopLearner):
             return state, tf.cast(predictions, self.variable_dtype)
 
         with collecting_losses() as losses:
-            (state, predictions), assigned = self._run_task(run, task.index, training=True)
+            (state, predictions), assigned = self.run_task(run, task.index, training=True)
         loss, _ = self._task_loss(task, predictions, losses)
         # An optimizer that scales losses divides gradients by the scale, and under a strategy it
         # sums them over the replicas.

@@ -75,7 +75,8 @@ def train(
     with held(folder, FILES):
         check_free(folder, recipe)
         try:
-            return _train(plan, folder, checkpoint_every)
+            with signals.raised():
+                return _train(plan, folder, checkpoint_every)
         except KeyboardInterrupt as stop:
             text = f"{describe(folder)} To go on, repeat the command."
             raise signals.Stopped(signals.number_of(stop), text) from stop
