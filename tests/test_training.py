@@ -348,7 +348,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_the_checkpoint(
                 bias.assign(bias * float("nan"))
 
     monkeypatch.setattr(meta_training, "RecipeResume", Exploding)
-    said = r"In epoch 2, after . of its steps: The loss .*[Ll]ower .*rate.*is saved up to epoch 1\."
+    said = (
+        r"In epoch 2, after . of its steps: The loss .*[Ll]ower .*rate.* In task 0 of its "
+        r"meta-batch \(episode 9\), \S*bias is not finite\. `tfmeta replay \S+ --step 4` shows its "
+        r"tasks\. .*is saved up to epoch 1\."
+    )
     with pytest.raises(ValueError, match=said):
         training.train(recipe_of(), tmp_path)
     monkeypatch.undo()
@@ -421,3 +425,34 @@ def test_simple_shot_has_the_mean_feature_of_the_training_classes(tmp_path: Path
     expected = learner.encoder(examples).numpy().mean(axis=0)
     np.testing.assert_allclose(learner.feature_mean, expected, rtol=1e-4, atol=1e-6)
     assert np.any(expected)
+
+
+# === A step again ===
+
+
+def test_a_step_is_looked_at_again(run: Path, tmp_path: Path) -> None:
+    """From the checkpoint before it, from the beginning, and as fit itself takes it."""
+    before = {p: p.stat().st_mtime_ns for p in run.rglob("*")}
+    from_checkpoint = training.replay(run, 11)
+    assert {p: p.stat().st_mtime_ns for p in run.rglob("*")} == before
+    assert (from_checkpoint.begun_from, from_checkpoint.n_steps) == ("previous.keras", 1)
+    assert from_checkpoint.episodes == [30, 31, 32]
+    (tmp_path / "recipe.yaml").write_bytes((run / "recipe.yaml").read_bytes())
+    anew = training.replay(tmp_path, 11)
+    assert (anew.begun_from, anew.n_steps) == ("", 10)
+    assert anew.reports == from_checkpoint.reports
+    assert all(report.trouble is None for report in anew.reports)
+
+    prepared = plan.prepare(recipe_of())
+    prepared.learner.fit(prepared.train.episodes(), steps_per_epoch=10, verbose=0)
+    history = prepared.learner.fit(prepared.train.episodes(30), steps_per_epoch=1, verbose=0)
+    mean = np.mean([report.loss for report in anew.reports])
+    assert history.history["loss"] == [pytest.approx(mean, rel=1e-5)]
+
+
+def test_a_step_that_there_is_not_is_refused(run: Path, tmp_path: Path) -> None:
+    for step in (0, 13):
+        with pytest.raises(ValueError, match=r"are 1 . 12 \(4 epochs of 3\); got step"):
+            training.replay(run, step)
+    with pytest.raises(ValueError, match="is no run folder: it has no recipe.yaml"):
+        training.replay(tmp_path, 1)

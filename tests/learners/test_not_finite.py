@@ -79,6 +79,45 @@ def test_a_step_that_is_not_finite_changes_no_weight(name):
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("name", most_are_large(ALL, {"maml", "prototypical_network", "reptile"}))
+def test_a_step_that_is_skipped_leaves_no_trace_but_its_count(name):
+    good, bad = [tasks() for _ in range(3)], tasks()
+    bad[0]["support_x"][1, 0, 0] = np.nan
+
+    def trained(batches, **options):
+        keras.utils.set_random_seed(0)
+        learner = make_learner(name, DENSE, batch_norm="running")
+        learner.compile("adam", learner.default_loss(), metrics=["accuracy"], **options)
+        data = tf.data.Dataset.from_generator(
+            lambda: iter(batches),
+            output_signature=tf.nest.map_structure(
+                lambda a: tf.TensorSpec(a.shape, a.dtype), batches[0]
+            ),
+        )
+        history = learner.fit(data, validation_data=data.take(1), verbose=0).history
+        return learner, history
+
+    skipping, history = trained([good[0], bad, bad, *good[1:]], skip_nonfinite=True)
+    wanted, expected = trained(good)
+    assert history.pop("skipped_steps") == [2]
+    assert set(history) == set(expected)
+    for name in ("loss", "val_loss", "val_accuracy"):
+        assert history[name] == pytest.approx(expected[name], rel=1e-5)
+    assert int(skipping.optimizer.iterations) == 3
+    found = [*skipping.variables, *skipping.optimizer.variables]
+    # Prototypes alone take one gradient for all tasks when no step may be skipped.
+    for a, b in zip(found, [*wanted.variables, *wanted.optimizer.variables], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6, err_msg=a.path)
+
+
+def test_skipping_needs_a_loss_that_is_a_mean_over_tasks():
+    learner = tfmeta.MAML(plain_network(N_WAY), inner_learning_rate=0.1)
+    learner.compile("sgd", lambda y, p: tf.reduce_max(p), skip_nonfinite=True, run_eagerly=True)
+    learner.loss = None
+    with pytest.raises(ValueError, match="skip_nonfinite needs a compiled loss that is a mean"):
+        learner.train_on_batch(*tasks())
+
+
 def test_fit_stops_at_the_step_and_names_it():
     learner = tfmeta.MAML(plain_network(N_WAY), inner_learning_rate=0.1)
     learner.compile("sgd", metrics=["accuracy"])

@@ -24,6 +24,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import keras
+
 from tfmeta import keras_internals
 from tfmeta.files import replacing, sync
 from tfmeta.learners import MetaLearner
@@ -147,8 +149,18 @@ def load_into(learner: MetaLearner, path: Path) -> None:
     """
     learner.load_weights(path)
     progress = read_progress(path)
-    if progress is not None and progress.averaged:
+    if progress is None:
+        return
+    if progress.averaged:
         keras_internals.swap_averages(learner.optimizer)
+    # Files of earlier versions have no states of seeds after an epoch.
+    for variable, state in zip(seeds_of(learner), progress.seeds, strict=False):
+        keras_internals.set_seed_state(variable, *state)
+
+
+def seeds_of(learner: MetaLearner) -> list[keras.Variable]:
+    """Returns the states of the learner's seed generators, which Keras does not save."""
+    return [v for v in learner.non_trainable_variables if keras_internals.is_seed_state(v)]
 
 
 def load_best(path: Path) -> MetaLearner:
@@ -160,8 +172,6 @@ def load_best(path: Path) -> MetaLearner:
     Raises:
         BrokenFileError: If the file is not what was written.
     """
-    import keras
-
     # Keras does not read all of the file, and so may not notice a wrong byte.
     check_whole(path)
     return keras.models.load_model(path)

@@ -174,9 +174,6 @@ class Resume(keras.callbacks.Callback):
             )
         if self.progress.position > (0, 0):
             checkpoint.load_into(self.model, self.folder / CHECKPOINT)
-            # Files of earlier versions have no states of seeds after an epoch.
-            for variable, state in zip(self._seeds(), self.progress.seeds, strict=False):
-                keras_internals.set_seed_state(variable, *state)
         self._has_told, self._averaged = False, False
 
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
@@ -233,7 +230,7 @@ class Resume(keras.callbacks.Callback):
                 history=history,
                 best_epoch=best,
                 stopped=bool(self.model.stop_training),
-                seeds=_values(self._seeds()),
+                seeds=_values(checkpoint.seeds_of(self.model)),
             )
         )
         if best == epoch + 1:
@@ -323,7 +320,7 @@ class Resume(keras.callbacks.Callback):
                 step=self.step,
                 seconds=time.perf_counter() - self._began,
                 metrics=_values(self.model.metrics_variables),
-                seeds=_values(self._seeds()),
+                seeds=_values(checkpoint.seeds_of(self.model)),
             )
         )
 
@@ -334,10 +331,6 @@ class Resume(keras.callbacks.Callback):
             if newest.exists():
                 newest.replace(self.folder / PREVIOUS)
         self.progress = progress
-
-    def _seeds(self) -> list[keras.Variable]:
-        variables = self.model.non_trainable_variables
-        return [v for v in variables if keras_internals.is_seed_state(v)]
 
 
 def _values(variables: list[keras.Variable]) -> list[Any]:

@@ -20,6 +20,7 @@ from tfmeta.cli.compare import compare, plot
 from tfmeta.cli.evaluate import evaluate
 from tfmeta.cli.info import info, list_presets
 from tfmeta.cli.publish import card, publish, zoo
+from tfmeta.cli.replay import replay
 from tfmeta.cli.serve import check, configure, export, path, run
 from tfmeta.cli.train import train
 from tfmeta.cli.versions import print_versions
@@ -46,6 +47,7 @@ def _tfmeta(
 
 
 add(app, "train", train)
+add(app, "replay", replay)
 add(app, "evaluate", evaluate)
 add(app, "adapt", adapt)
 add(app, "predict", predict)

@@ -23,12 +23,20 @@ class KerasMethods(Contract):
 
     Attributes:
         compiles_tasks: bool or "auto". What `compile` was given as `jit_compile`.
+        skipped_steps: keras.metrics.Sum or None. Counts the steps of an epoch that were skipped,
+            if `compile` was given `skip_nonfinite`.
     """
 
     compiles_tasks: bool | Literal["auto"] = "auto"
+    skipped_steps: keras.metrics.Sum | None = None
 
     def compile(
-        self, optimizer: Any = "rmsprop", loss: Any = None, *args: Any, **kwargs: Any
+        self,
+        optimizer: Any = "rmsprop",
+        loss: Any = None,
+        *args: Any,
+        skip_nonfinite: bool = False,
+        **kwargs: Any,
     ) -> None:
         """Configures meta-training; see `keras.Model.compile`.
 
@@ -37,7 +45,11 @@ class KerasMethods(Contract):
                 `"rmsprop"`, as in Keras.
             loss: str, function or keras.losses.Loss. The loss of the queries. Defaults to None,
                 the learner's own: `default_loss()`, or in regression its inner loss.
-            *args: As in `keras.Model.compile`; likewise the next.
+            *args: As in `keras.Model.compile`; likewise the last.
+            skip_nonfinite: bool. Whether a step whose loss or meta-gradient is not finite is
+                skipped and counted, as `skipped_steps` of the epoch, instead of ending `fit` with
+                an error. In metrics, predictions that are not finite are then zeros. A file does
+                not keep it. Defaults to False.
             **kwargs: As in `keras.Model.compile`. With `jit_compile`, XLA compiles the map over
                 tasks and the optimizer's step, for each size of meta-batches anew; its default
                 `"auto"` does so on GPUs. A file does not keep it.
@@ -58,6 +70,10 @@ class KerasMethods(Contract):
                 "their number before: leave jit_compile out."
             )
         self.compiles_tasks = jit_compile
+        # Not an attribute that Keras would track: files of learners are the same with it.
+        self.__dict__["skipped_steps"] = (
+            keras.metrics.Sum(name="skipped_steps") if skip_nonfinite else None
+        )
         if self.output_kind == "binary_logits":
             # Keras's accuracy of one column takes probabilities.
             for name in ("metrics", "weighted_metrics"):
@@ -71,6 +87,11 @@ class KerasMethods(Contract):
         super().compile(**given)
         if self.built:
             self.optimizer.build(self.trainable_variables)
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """The metrics that Keras resets and reports, with the count of skipped steps."""
+        return [*super().metrics, *([] if self.skipped_steps is None else [self.skipped_steps])]
 
     def loss_to_compile(self) -> Any:
         """Returns the loss that `compile` takes if it is given none."""

@@ -97,7 +97,9 @@ class MetaBatches(KerasMethods):
         """Measures one meta-batch, after a check of its labels; see `keras.Model.test_step`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._with_checked_targets(checked_inputs(x), y)
-        return super().test_step((x, y, sample_weight))
+        logs = super().test_step((x, y, sample_weight))
+        logs.pop("skipped_steps", None)
+        return logs
 
     def compute_loss(
         self,

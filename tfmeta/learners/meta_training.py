@@ -42,7 +42,10 @@ class MetaTraining(MetaBatches):
         how = self.mapping()
         is_own = type(self).task_gradients is not MetaTraining.task_gradients
         # Weights that all tasks share have one gradient, which is cheaper than one for each task.
-        if weights is None or (how.vectorized and not self.has_inner_steps and not is_own):
+        skips = self.skipped_steps is not None
+        shares_gradient = how.vectorized and not self.has_inner_steps and not is_own
+        # A skipped step must not assign moving averages, which a call of all tasks does.
+        if weights is None or (shares_gradient and not skips):
             return self._train_step_of_all(inputs, y, sample_weight)
         n_way = self._n_way(inputs)
 
@@ -81,13 +84,23 @@ class MetaTraining(MetaBatches):
             self.variable_dtype,
             how,
         )
-        gradients, assigned = self._if_finite(loss, gradients, assigned)
-        self._assign(assigned, training=True)
-        self._take_outer_step(loss, gradients, n_tasks)
+        if self.skipped_steps is not None:
+            predictions = self._take_step_if_finite(
+                self.skipped_steps, loss, gradients, assigned, predictions, n_tasks
+            )
+        else:
+            gradients, assigned = self._if_finite(loss, gradients, assigned)
+            self._assign(assigned, training=True)
+            self._take_outer_step(loss, gradients, n_tasks)
         return self.compute_metrics(x, y, predictions, sample_weight=sample_weight)
 
     def _train_step_of_all(self, x: Any, y: Any, sample_weight: Any) -> dict[str, Any]:
         """Takes a step by a loss that is no sum over tasks, as Keras does: all tasks at once."""
+        if self.skipped_steps is not None:
+            raise ValueError(
+                "skip_nonfinite needs a compiled loss that is a mean over tasks; got "
+                f"{self.loss!r} with sample weights or regularisers."
+            )
         if type(self).task_gradients is not MetaTraining.task_gradients:
             raise ValueError(
                 f"{type(self).__name__} needs a compiled loss that is a mean over tasks; got "
@@ -117,6 +130,43 @@ class MetaTraining(MetaBatches):
         with tf.control_dependencies(require(checks)):
             return [tf.identity(g) for g in gradients], [tf.identity(a) for a in assigned]
 
+    def _take_step_if_finite(
+        self,
+        skipped_steps: keras.metrics.Sum,
+        loss: tf.Tensor,
+        gradients: list[tf.Tensor],
+        assigned: list[tf.Tensor],
+        predictions: tf.Tensor,
+        n_tasks: tf.Tensor,
+    ) -> tf.Tensor:
+        """Takes a step, or counts it if it is not finite; returns predictions for metrics."""
+        self.check_trainable()
+        if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+            raise ValueError(
+                "skip_nonfinite is for one device: another replica would take its part of a step "
+                "that this one skips."
+            )
+        is_finite = tf.math.is_finite(loss) & all_finite(gradients)
+        skipped_steps.update_state(1 - tf.cast(is_finite, tf.float32))
+        kept = [
+            tf.where(is_finite, value, variable.value)
+            for value, variable in zip(assigned, self._task_variables(training=True), strict=True)
+        ]
+        self._assign(kept, training=True)
+        self._build_optimizer()
+
+        def take() -> tf.Tensor:
+            self._take_outer_step(loss, gradients, n_tasks)
+            return tf.constant(True)
+
+        tf.cond(is_finite, take, lambda: tf.constant(False))
+        return tf.where(tf.math.is_finite(predictions), predictions, tf.zeros_like(predictions))
+
+    def _build_optimizer(self) -> None:
+        if not self.optimizer.built:
+            with tf.init_scope():
+                self.optimizer.build(self.trainable_variables)
+
     def _take_outer_step(
         self, loss: tf.Tensor, gradients: list[tf.Tensor], n_tasks: tf.Tensor
     ) -> None:
@@ -125,9 +175,7 @@ class MetaTraining(MetaBatches):
 
         if self.mapping().compiled and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             # An optimizer takes a dozen small operations for each variable.
-            if not self.optimizer.built:
-                with tf.init_scope():
-                    self.optimizer.build(self.trainable_variables)
+            self._build_optimizer()
             apply = tf.function(apply, jit_compile=True, autograph=False)
         # Else the optimizer counts a step that was not taken.
         with tf.control_dependencies(gradients):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tfmeta.callbacks.run_files import BEST, CHECKPOINT, HISTORY, read_history
 from tfmeta.training.measuring import measure, weights_sha256
 from tfmeta.training.meta_training import train
+from tfmeta.training.replaying import replay
 from tfmeta.training.run_folder import (
     ADAPTATION_CURVE,
     DETAILS,
@@ -26,6 +27,7 @@ __all__ = [
     "load_learner",
     "measure",
     "read_history",
+    "replay",
     "train",
     "weights_sha256",
 ]

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from pathlib import Path
 from typing import Any
+
+import tensorflow as tf
 
 from tfmeta import keras_internals
 from tfmeta.callbacks import Resume
@@ -35,12 +38,27 @@ class RecipeResume(Resume):
     def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
         super().on_epoch_begin(epoch, logs)
         if not self.progress.step:
-            for i, variable in enumerate(self.model.non_trainable_variables):
-                if keras_internals.is_seed_state(variable):
-                    keras_internals.set_seed_state(variable, i, epoch * EPOCH_STRIDE)
+            begin_seeds(self.model, epoch)
 
     def _make_run(self, learner: MetaLearner, steps_per_epoch: int) -> Run:
         return recipe_run(self.plan)
 
     def _hold(self) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
+
+    def _trouble(self, learner: MetaLearner, data: tf.data.Dataset) -> str:
+        step = self.progress.epoch * self._steps_per_epoch + self.step + 1
+        look = f"`tfmeta replay {shlex.quote(str(self.folder))} --step {step}` shows its tasks. "
+        return super()._trouble(learner, data) + look
+
+
+def begin_seeds(learner: MetaLearner, epoch: int) -> None:
+    """Sets the seeds of dropout and its like to those with which an epoch begins.
+
+    Args:
+        learner: MetaLearner. The learner.
+        epoch: int. The epoch, from 0.
+    """
+    for i, variable in enumerate(learner.non_trainable_variables):
+        if keras_internals.is_seed_state(variable):
+            keras_internals.set_seed_state(variable, i, epoch * EPOCH_STRIDE)
