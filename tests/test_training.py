@@ -454,5 +454,5 @@ def test_a_step_that_there_is_not_is_refused(run: Path, tmp_path: Path) -> None:
     for step in (0, 13):
         with pytest.raises(ValueError, match=r"are 1 . 12 \(4 epochs of 3\); got step"):
             training.replay(run, step)
-    with pytest.raises(ValueError, match="is no run folder: it has no recipe.yaml"):
+    with pytest.raises(ValueError, match=r"is no run folder: it has no recipe\.yaml"):
         training.replay(tmp_path, 1)

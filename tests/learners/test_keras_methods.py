@@ -7,6 +7,7 @@ import warnings
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from learners_made_small import DENSE, N_WAY, dense_encoder, make_learner, plain_network
 
 import tfmeta
@@ -121,6 +122,30 @@ def test_data_with_an_end_or_a_number_of_steps_are_taken():
 
 
 # === Exports and pickles ===
+
+
+@pytest.mark.parametrize("name", ["maml", "prototypical_network"])
+def test_data_of_unknown_length_count_no_step_too_many(name):
+    """Keras 3.15 takes one more step, in which what needs no meta-batch is done."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(3, 2, 6, 4)).astype("float32")
+    y = np.tile(np.arange(6) % 3, (3, 2, 1))
+    known = tf.data.Dataset.from_tensor_slices(
+        ({"support_x": x, "support_y": y, "query_x": x[:, ::-1]}, y)
+    )
+    unknown = tf.data.Dataset.from_generator(
+        lambda: iter(known), output_signature=known.element_spec
+    )
+    assert unknown.cardinality() == tf.data.UNKNOWN_CARDINALITY
+    results = []
+    for data in (known, unknown):
+        keras.utils.set_random_seed(0)
+        learner = make_learner(name, DENSE)
+        learner.compile("sgd", metrics=["accuracy"])
+        history = learner.fit(data, verbose=0).history
+        assert int(learner.optimizer.iterations) == 3
+        results.append([history["loss"], history["accuracy"], learner.evaluate(data, verbose=0)])
+    assert results[0] == results[1]
 
 
 def test_export_says_how_a_learner_is_exported(tmp_path):

@@ -97,9 +97,30 @@ class MetaBatches(KerasMethods):
         """Measures one meta-batch, after a check of its labels; see `keras.Model.test_step`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         y = self._with_checked_targets(checked_inputs(x), y)
-        logs = super().test_step((x, y, sample_weight))
+        predictions = self(x, training=False)
+        loss = self.compute_loss(x, y, predictions, sample_weight, training=False)
+        self._track_loss(loss, tf.shape(x["query_x"])[0])
+        logs = self.compute_metrics(x, y, predictions, sample_weight)
         logs.pop("skipped_steps", None)
         return logs
+
+    def compute_metrics(
+        self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Updates the compiled metrics by a meta-batch; see `keras.Model.compute_metrics`."""
+        # At the end of data of unknown length there is a step without a meta-batch. Without this,
+        # Keras's metrics count its queries, if their number is known before.
+        with tf.control_dependencies(tf.nest.flatten(y_pred)):
+            return super().compute_metrics(x, y, y_pred, sample_weight)
+
+    def _track_loss(self, loss: tf.Tensor, n_tasks: tf.Tensor) -> None:
+        """Adds the loss of a meta-batch to the mean that Keras reports."""
+        tracker = keras_internals.loss_tracker(self)
+        if tracker is not None:
+            # Keras divides a loss by the number of replicas; the tracker wants it whole.
+            replicas = tf.distribute.get_strategy().num_replicas_in_sync
+            with tf.control_dependencies([loss]):  # As in `compute_metrics`.
+                tracker.update_state(loss * replicas, sample_weight=n_tasks)
 
     def compute_loss(
         self,

@@ -177,14 +177,10 @@ class MetaTraining(MetaBatches):
             # An optimizer takes a dozen small operations for each variable.
             self._build_optimizer()
             apply = tf.function(apply, jit_compile=True, autograph=False)
-        # Else the optimizer counts a step that was not taken.
+        # Else the optimizer counts a step that was not taken, or that got no meta-batch.
         with tf.control_dependencies(gradients):
             apply(gradients)
-        tracker = keras_internals.loss_tracker(self)
-        if tracker is not None:
-            # Keras divides a loss by the number of replicas; the tracker wants it whole.
-            replicas = tf.distribute.get_strategy().num_replicas_in_sync
-            tracker.update_state(loss * replicas, sample_weight=n_tasks)
+        self._track_loss(loss, n_tasks)
 
     # === One task ===
 
