@@ -10,6 +10,7 @@ from tfmeta import inner_rules
 from tfmeta.inner_rules import (
     SGD,
     Adam,
+    Clipped,
     InnerRule,
     Momentum,
     PerLayerPerStep,
@@ -115,6 +116,85 @@ def test_a_schedule_starts_as_gradient_descent_or_as_it_is_told():
     rule = made(Schedule(momentum=0.5, weight_decay=0.01))
     assert rule.get_config().items() >= {"momentum": 0.5, "weight_decay": 0.01}.items()
     np.testing.assert_allclose(rule.weight_decay, [0.01] * 3, rtol=1e-6)
+
+
+def test_gradients_are_clipped_by_their_norm_or_by_value_before_the_rule():
+    weights, gradients = [[0.0, 0.0], [0.0]], [[[3.0, 0.0], [-4.0]], [[0.3, 0.0], [0.4]]]
+    rule = made(Clipped(global_clipnorm=1.0), shapes=((2,), (1,)), rate=0.5)
+    # The norm of the first is 5, that of the second 0.5.
+    expected = [[-0.3, 0.0, 0.4], [-0.45, 0.0, 0.2]]
+    states = [np.concatenate(state) for state in trajectory(rule, weights, gradients)]
+    np.testing.assert_allclose(states, expected, rtol=1e-12)
+    rule = made(Clipped("momentum", clipvalue=1.0), shapes=((2,), (1,)), rate=0.5)
+    states = [np.concatenate(state) for state in trajectory(rule, weights, gradients)]
+    # v = (1, 0, -1), then 0.9 v + (0.3, 0, 0.4).
+    np.testing.assert_allclose(states, [[-0.5, 0.0, 0.5], [-1.1, 0.0, 0.75]], rtol=1e-7)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"clipvalue": 0.0},
+        {"global_clipnorm": -1.0},
+        {"clipvalue": True},
+        {"clipvalue": 1.0, "global_clipnorm": 1.0},
+    ],
+)
+def test_clipping_needs_one_positive_bound(options):
+    with pytest.raises(ValueError, match="give one of global_clipnorm and clipvalue"):
+        Clipped(**options)
+
+
+def test_a_clipping_rule_is_saved_with_the_rule_that_it_has():
+    rule = inner_rules.get({"name": "clipped", "rule": {"name": "adam", "beta_1": 0.5}} | NORM)
+    again = Clipped.from_config(rule.get_config())
+    assert again.rule.get_config()["beta_1"] == 0.5
+    assert (again.global_clipnorm, again.clipvalue) == (2.0, None)
+
+
+NORM = {"global_clipnorm": 2.0}
+
+
+@pytest.mark.parametrize("bound", [NORM, {"clipvalue": 0.3}])
+def test_the_meta_gradient_is_that_of_the_clipped_steps(meta_gradient, numeric_gradient, bound):
+    rule = Clipped(**bound)
+    learner = linear_learner(rule, inner_learning_rate=0.1, inner_steps=2)
+    inputs, query_y = linear_tasks()
+    n_clipped = []
+
+    def clipped(gradient):
+        if "clipvalue" in bound:
+            n_clipped.append((np.abs(gradient) > 0.3).sum())
+            return np.clip(gradient, -0.3, 0.3)
+        n_clipped.append(np.linalg.norm(gradient) > 2.0)
+        return gradient * min(1.0, 2.0 / np.linalg.norm(gradient))
+
+    def outer_loss(w):
+        losses = []
+        for x, y, q, t in tasks_of(inputs, query_y):
+            fast = w
+            for _ in range(2):
+                fast = fast - 0.1 * clipped(mse_gradient(fast, x, y))
+            losses.append(np.mean((q @ fast - t) ** 2))
+        return np.mean(losses)
+
+    expected = numeric_gradient(outer_loss, learner.network.get_weights()[0])
+    assert 0 < np.mean(n_clipped) < (3 if "clipvalue" in bound else 1)
+    for actual, value in zip(meta_gradient(learner, inputs, query_y), expected, strict=True):
+        np.testing.assert_allclose(actual, value, rtol=1e-6, atol=1e-9)
+
+
+def test_zero_gradients_have_a_second_derivative():
+    start = tf.Variable([0.0, 0.0], dtype="float64")
+    rule = made(Clipped(global_clipnorm=1.0))
+    with tf.GradientTape() as outer:
+        with tf.GradientTape() as inner:
+            inner.watch(start)
+            loss = tf.reduce_sum(start**2)
+        weights, _ = rule.update([start], [inner.gradient(loss, start)], loss, (), 0)
+        result = tf.reduce_sum(weights[0])
+    np.testing.assert_allclose(outer.gradient(result, start), [0.8, 0.8])
 
 
 @pytest.mark.parametrize("beta_1", [0.0, 0.9])

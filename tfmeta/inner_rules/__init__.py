@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tfmeta.inner_rules.adam import Adam
+from tfmeta.inner_rules.clipped import Clipped
 from tfmeta.inner_rules.lstm import LSTMRule
 from tfmeta.inner_rules.momentum import Momentum
 from tfmeta.inner_rules.per_layer_per_step import PerLayerPerStep
@@ -22,6 +23,7 @@ BY_NAME: dict[str, type[InnerRule]] = {
     "per_layer_per_step": PerLayerPerStep,
     "adam": Adam,
     "schedule": Schedule,
+    "clipped": Clipped,
 }
 
 
@@ -57,6 +59,7 @@ __all__ = [
     "BY_NAME",
     "SGD",
     "Adam",
+    "Clipped",
     "InnerRule",
     "LSTMRule",
     "Momentum",

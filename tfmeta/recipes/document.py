@@ -45,6 +45,8 @@ EXAMPLES: dict[str, Any] = {
     "test_samples": 20,
     "inner_batch_size": None,
     "inner_loss": None,
+    "global_clipnorm": 10.0,
+    "clipvalue": None,
     "batch_norm": "support",
     "also": [{"n_shot": 5}, {"batch_norm": "running"}],
     "split": None,

@@ -59,6 +59,20 @@ class Schedule(Named):
     """Initial weight decay of every step."""
 
 
+class Clipped(Named):
+    """Another rule, on gradients that are clipped before."""
+
+    name: Literal["clipped"]
+    rule: Literal["sgd", "momentum", "per_parameter", "per_layer_per_step", "adam", "schedule"] = (
+        "sgd"
+    )
+    """The other rule, with its defaults."""
+    global_clipnorm: PositiveNumber | None = None
+    """The largest norm of all gradients of a task."""
+    clipvalue: PositiveNumber | None = None
+    """The largest magnitude of each number, instead."""
+
+
 INNER_RULES: dict[str, type[Named]] = {
     "sgd": SGD,
     "momentum": Momentum,
@@ -66,6 +80,7 @@ INNER_RULES: dict[str, type[Named]] = {
     "per_layer_per_step": PerLayerPerStep,
     "adam": Adam,
     "schedule": Schedule,
+    "clipped": Clipped,
 }
 
 
@@ -93,7 +108,8 @@ InnerRule: TypeAlias = Annotated[
     | Annotated[PerParameter, Tag("per_parameter")]
     | Annotated[PerLayerPerStep, Tag("per_layer_per_step")]
     | Annotated[Adam, Tag("adam")]
-    | Annotated[Schedule, Tag("schedule")],
+    | Annotated[Schedule, Tag("schedule")]
+    | Annotated[Clipped, Tag("clipped")],
     Discriminator(_tag),
     BeforeValidator(_check),
 ]
