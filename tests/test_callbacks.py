@@ -247,6 +247,12 @@ def test_a_second_writer_is_refused(tmp_path: Path) -> None:
     fit(make_learner(), Resume(tmp_path), epochs=1)
 
 
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(ValueError, match=r"Nothing can be written into .*Not a directory\. Choose"):
+        fit(make_learner(), Resume(tmp_path / "file" / "run"))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [

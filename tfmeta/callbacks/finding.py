@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from tfmeta.callbacks import checkpoint
@@ -94,6 +96,23 @@ def describe(folder: Path) -> str:
             return f"{folder} is saved, by tfmeta 0.1."
         return f"{folder} is saved up to {progress}."
     return f"Nothing is saved in {folder} yet."
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Says of an error while files of a run are written how far the run is saved.
+
+    Args:
+        folder: Path. The folder of the run.
+
+    Raises:
+        OSError: If a file cannot be written, such as on a full disk.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).rstrip(".")
+        raise OSError(f"{folder} cannot be written: {reason}. {describe(folder)}") from error
 
 
 def score(row: dict[str, float], is_regression: bool) -> float:

@@ -20,7 +20,7 @@ import tensorflow as tf
 from tfmeta import keras_internals, signals
 from tfmeta.callbacks import checkpoint
 from tfmeta.callbacks.checkpoint import Progress
-from tfmeta.callbacks.finding import describe, find, is_validated, score
+from tfmeta.callbacks.finding import describe, find, is_validated, score, writing
 from tfmeta.callbacks.fit_arguments import check_arguments
 from tfmeta.callbacks.interval import Interval
 from tfmeta.callbacks.other_callbacks import fixed_learning_rate, tell_again
@@ -233,9 +233,10 @@ class Resume(keras.callbacks.Callback):
                 seeds=_values(checkpoint.seeds_of(self.model)),
             )
         )
-        if best == epoch + 1:
-            checkpoint.save_best(self.model, self.folder / BEST, self.progress)
-        write_text(self.folder / HISTORY, history_text(history))
+        with writing(self.folder):
+            if best == epoch + 1:
+                checkpoint.save_best(self.model, self.folder / BEST, self.progress)
+            write_text(self.folder / HISTORY, history_text(history))
         self._deferral.unsaved = False
         if self._deferral.number is not None:
             raise Stopped(self._deferral.number)
@@ -327,7 +328,7 @@ class Resume(keras.callbacks.Callback):
     def _save(self, progress: Progress) -> None:
         """Writes a checkpoint, and keeps the one before."""
         newest = self.folder / CHECKPOINT
-        with checkpoint.saved(self.model, newest, progress):
+        with writing(self.folder), checkpoint.saved(self.model, newest, progress):
             if newest.exists():
                 newest.replace(self.folder / PREVIOUS)
         self.progress = progress
