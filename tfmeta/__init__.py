@@ -104,7 +104,7 @@ _SUBMODULES = {
         "plots",
         "presets",
     ),
-    *("recipes", "rl", "serving", "testing", "training"),
+    *("recipes", "rl", "serving", "testing", "training", "tuning"),
 }
 
 
