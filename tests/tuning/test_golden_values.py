@@ -6,7 +6,7 @@ import tensorflow as tf
 from scipy import integrate, stats
 
 from tfmeta import tuning
-from tfmeta.tuning.gaussian_process import log_marginal_likelihood, matern52, posterior
+from tfmeta.tuning.gaussian_process import factor, log_marginal_likelihood, matern52, posterior
 
 RNG = np.random.default_rng(0)
 POINTS, NEW = RNG.uniform(size=(7, 3)), RNG.uniform(size=(4, 3))
@@ -20,11 +20,12 @@ def test_the_gaussian_process_is_that_of_scikit_learn():
     theirs = process.GaussianProcessRegressor(kernel, alpha=NOISE, optimizer=None)
     theirs.fit(POINTS, SCORES)
     covariance = matern52(POINTS, POINTS, LENGTH_SCALE) + NOISE * tf.eye(7, dtype="float64")
-    likelihood = log_marginal_likelihood(covariance, tf.constant(SCORES))
+    factors = factor(covariance, tf.constant(SCORES))
+    likelihood = log_marginal_likelihood(*factors)
     np.testing.assert_allclose(likelihood, theirs.log_marginal_likelihood_value_, rtol=1e-6)
     cross = matern52(POINTS, NEW, LENGTH_SCALE)
     ones = tf.ones(4, "float64")
-    mean, variance = posterior(covariance, cross, ones, tf.constant(SCORES))
+    mean, variance = posterior(*factors, cross, ones)
     expected_mean, expected_std = theirs.predict(NEW, return_std=True)
     np.testing.assert_allclose(mean, expected_mean, rtol=1e-6)
     np.testing.assert_allclose(tf.sqrt(variance), expected_std, rtol=1e-5)
@@ -105,3 +106,15 @@ def test_an_initial_set_has_a_configuration_for_each_kind_of_task():
 def test_the_nearest_tasks_by_hand():
     # Scaled: distances 0.5 + 0, 0 + 0.5, 0.5 + 1; a constant meta-feature of the past counts as is.
     assert tuning.nearest_tasks([[0, 10], [5, 20], [10, 30]], [4, 12], k=2) == [0, 1]
+
+
+def test_the_transferred_improvement_by_hand():
+    # Trials scored 1, 2, 3. The first task ranks them alike; the second has 1 of 3 pairs the other
+    # way, the third all.
+    tried = np.array([[0.9, 0.8, 0.7], [0.8, 0.9, 0.6], [0.1, 0.2, 0.3]])
+    losses = np.array([[0.2, 0.8], [0.6, 0.3], [0.0, 0.0]])
+    gains = tuning.transfer_improvement(losses, tried, [1.0, 2.0, 3.0])
+    weight = 1 - (1 / 3 / 0.5) ** 2
+    np.testing.assert_allclose(gains, [0.5 / 3, weight * 0.3 / 3])
+    nothing = tuning.transfer_improvement(losses, np.empty((3, 0)), [])
+    assert nothing.argmax() == tuning.greedy_portfolio(losses, 1)[0]

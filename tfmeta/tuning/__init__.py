@@ -19,6 +19,7 @@ from tfmeta.tuning.nearest_tasks import nearest_tasks
 from tfmeta.tuning.past_task import PastTask
 from tfmeta.tuning.proposals import propose
 from tfmeta.tuning.search_space import Range, SearchSpace
+from tfmeta.tuning.transfer_improvement import transfer_improvement
 from tfmeta.tuning.tuning_folder import BEST, read_table
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ __all__ = [
     "propose",
     "read_table",
     "soft_minimum",
+    "transfer_improvement",
 ]
 
 _WITH_KERAS_TUNER = {

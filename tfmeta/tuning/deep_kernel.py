@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from tfmeta.checks import check_in_range, check_integer, check_positive
-from tfmeta.tuning.gaussian_process import log_marginal_likelihood, matern52, posterior
+from tfmeta.tuning.gaussian_process import factor, log_marginal_likelihood, matern52, posterior
 from tfmeta.tuning.past_task import PastTask
 
 # What is added to the diagonal of a covariance, besides the noise.
@@ -83,6 +83,7 @@ class DeepKernel(keras.Model):
             )
             for i, units in enumerate(hidden_units)
         ]
+        self._copy: _Copy | None = None
         self.build((None, n_inputs))
 
     def build(self, input_shape: Any) -> None:
@@ -180,28 +181,35 @@ class DeepKernel(keras.Model):
             losses.append(step(past[i].points[rows], scores / float(self.unit)))
         return float(np.mean([float(loss) for loss in losses[-max(1, steps // 10) :]]))
 
-    def fine_tune(self, task: PastTask, *, steps: int = 100, learning_rate: float = 1e-3) -> None:
-        """Fits all weights to the few scores of one task, by Adam.
-
-        It changes this model: give it a copy, `keras.models.clone_model(model)` with its weights.
+    def fine_tuned(
+        self, task: PastTask, *, steps: int = 100, learning_rate: float = 3e-3
+    ) -> DeepKernel:
+        """Returns a copy with all weights fitted to the few scores of one task, by Adam.
 
         Args:
             task: PastTask. What was observed.
             steps: int ≥ 1. Steps, each on all points. Defaults to 100.
-            learning_rate: float > 0. Adam's. Defaults to 1e-3.
+            learning_rate: float > 0. Adam's. Defaults to 3e-3.
+
+        Returns:
+            The copy. The next call changes it: there is only one, which is compiled once.
         """
         self._check_all([task])
-        optimizer = keras.optimizers.Adam(learning_rate, clipnorm=10.0)
-        optimizer.build(self.trainable_variables)
-        points = tf.constant(task.points, "float64")
-        scores = tf.constant((task.scores - np.mean(task.scores)) / float(self.unit), "float64")
-
-        @tf.function
-        def step() -> None:
-            self._step(optimizer, points, scores)
-
-        for _ in range(steps):
-            step()
+        check_integer("steps", steps, 1)
+        check_positive("learning_rate", learning_rate)
+        if self._copy is None:
+            self._copy = _Copy(DeepKernel.from_config(self.get_config()))
+        copy = self._copy.model
+        copy.set_weights(self.get_weights())
+        self._copy.optimizer.learning_rate.assign(learning_rate)
+        for variable in self._copy.optimizer.variables:
+            if variable is not self._copy.optimizer.learning_rate:
+                variable.assign(tf.zeros_like(variable.value))
+        scores = (task.scores - np.mean(task.scores)) / float(self.unit)
+        self._copy.fit(
+            tf.constant(task.points, "float64"), tf.constant(scores, "float64"), tf.constant(steps)
+        )
+        return copy
 
     def _step(self, optimizer: Any, points: tf.Tensor, scores: tf.Tensor) -> tf.Tensor:
         """Takes a step towards a higher marginal likelihood; returns the loss before."""
@@ -234,7 +242,7 @@ class DeepKernel(keras.Model):
             scores: `[N]`.
         """
         features = self.call(points)
-        return log_marginal_likelihood(self._noisy_covariance(features), scores)
+        return log_marginal_likelihood(*factor(self._noisy_covariance(features), scores))
 
     def posterior_of(self, task: PastTask) -> Callable[[Any], tuple[tf.Tensor, tf.Tensor]]:
         """Returns a function that predicts scores of a task from those that were observed.
@@ -254,14 +262,14 @@ class DeepKernel(keras.Model):
         points = tf.constant(np.asarray(task.points, "float64"))
         scores = tf.constant((np.asarray(task.scores, "float64") - centre) / unit)
 
+        features = self.call(points)
+        root, white = factor(self._noisy_covariance(features), scores)
+
         def predict(new_points: Any) -> tuple[tf.Tensor, tf.Tensor]:
-            features, new_features = self.call(points), self.call(tf.convert_to_tensor(new_points))
-            mean, variance = posterior(
-                self._noisy_covariance(features),
-                self._covariance(features, new_features),
-                self._covariance(new_features[:1], new_features[:1])[0],
-                scores,
-            )
+            new_features = self.call(tf.convert_to_tensor(new_points))
+            cross = self._covariance(features, new_features)
+            prior_variance = tf.exp(2 * self.log_scale) + tf.exp(2 * self.log_offset)
+            mean, variance = posterior(root, white, cross, prior_variance)
             return centre + unit * mean, unit * tf.sqrt(variance)
 
         return predict
@@ -274,6 +282,32 @@ class DeepKernel(keras.Model):
         noise = tf.exp(2 * self.log_noise) + JITTER
         n = tf.shape(features)[0]
         return self._covariance(features, features) + noise * tf.eye(n, dtype="float64")
+
+
+class _Copy:
+    """A model to fine-tune, with its optimizer and the compiled loop of its steps."""
+
+    def __init__(self, model: DeepKernel) -> None:
+        self.model = model
+        self.optimizer = keras.optimizers.Adam(1e-3, clipnorm=10.0)
+        self.optimizer.build(model.trainable_variables)
+
+        @tf.function(
+            autograph=False,
+            input_signature=[
+                tf.TensorSpec([None, model.n_inputs], tf.float64),
+                tf.TensorSpec([None], tf.float64),
+                tf.TensorSpec([], tf.int32),
+            ],
+        )
+        def fit(points: tf.Tensor, scores: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
+            def body(i: tf.Tensor) -> tf.Tensor:
+                model._step(self.optimizer, points, scores)
+                return i + 1
+
+            return tf.while_loop(lambda i: i < steps, body, [tf.constant(0)])[0]
+
+        self.fit = fit
 
 
 def _draw(

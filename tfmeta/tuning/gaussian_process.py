@@ -1,7 +1,7 @@
 """Gaussian processes: a kernel, the marginal likelihood and the posterior.
 
 The libraries of Gaussian processes for TensorFlow need Keras 2 beside it (TensorFlow Probability)
-and NumPy 1 (GPflow), so these three functions are here.
+and NumPy 1 (GPflow), so these few functions are here.
 """
 
 from __future__ import annotations
@@ -36,12 +36,26 @@ def matern52(a: tf.Tensor, b: tf.Tensor, length_scale: tf.Tensor) -> tf.Tensor:
     return (1 + scaled + scaled**2 / 3) * tf.exp(-scaled)
 
 
-def log_marginal_likelihood(covariance: tf.Tensor, residuals: tf.Tensor) -> tf.Tensor:
-    """Computes the log density of observations.
+def factor(covariance: tf.Tensor, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Factorises the covariance of observations.
 
     Args:
         covariance: `[N, N]`. Of the observations, with their noise.
-        residuals: `[N]`. The observations minus their prior mean.
+        scores: `[N]`. The observations, whose prior mean is 0.
+
+    Returns:
+        `[N, N]`, Cholesky's factor L; `[N, 1]`, L⁻¹ times the scores.
+    """
+    root = tf.linalg.cholesky(covariance)
+    return root, tf.linalg.triangular_solve(root, scores[:, None])
+
+
+def log_marginal_likelihood(root: tf.Tensor, white: tf.Tensor) -> tf.Tensor:
+    """Computes the log density of observations.
+
+    Args:
+        root: `[N, N]`. The first result of `factor`.
+        white: `[N, 1]`. The second one.
 
     Returns:
         scalar.
@@ -49,32 +63,28 @@ def log_marginal_likelihood(covariance: tf.Tensor, residuals: tf.Tensor) -> tf.T
     Reference:
         Rasmussen & Williams (2006), equation 2.30.
     """
-    root = tf.linalg.cholesky(covariance)
-    white = tf.linalg.triangular_solve(root, residuals[:, None])
     log_root = tf.reduce_sum(tf.math.log(tf.linalg.diag_part(root)))
-    n = tf.cast(tf.shape(residuals)[0], residuals.dtype)
+    n = tf.cast(tf.shape(white)[0], white.dtype)
     return -tf.reduce_sum(white**2) / 2 - log_root - n / 2 * math.log(2 * math.pi)
 
 
 def posterior(
-    covariance: tf.Tensor, cross: tf.Tensor, prior_variance: tf.Tensor, residuals: tf.Tensor
+    root: tf.Tensor, white: tf.Tensor, cross: tf.Tensor, prior_variance: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Computes mean and variance at new points.
 
     Args:
-        covariance: `[N, N]`. Of the observations, with their noise.
-        cross: `[N, M]`. Of the observations with the new points.
-        prior_variance: `[M]`. Of the new points.
-        residuals: `[N]`. The observations minus their prior mean.
+        root: `[N, N]`. The first result of `factor`.
+        white: `[N, 1]`. The second one.
+        cross: `[N, M]`. Covariance of the observations with the new points.
+        prior_variance: `[M]` or scalar. Of the new points.
 
     Returns:
-        `[M]`, what to add to the prior mean; `[M]`, the variance, without noise.
+        `[M]`, the mean; `[M]`, the variance, without noise.
 
     Reference:
         Rasmussen & Williams (2006), equations 2.25 and 2.26.
     """
-    root = tf.linalg.cholesky(covariance)
-    white = tf.linalg.triangular_solve(root, residuals[:, None])
     white_cross = tf.linalg.triangular_solve(root, cross)
     mean = tf.matmul(white_cross, white, transpose_a=True)[:, 0]
     variance = prior_variance - tf.reduce_sum(white_cross**2, axis=0)

@@ -141,7 +141,7 @@ class WarmStartOracle(keras_tuner.Oracle):
         candidates = self._candidates(observed)
         if not candidates:
             return None
-        model = self._model or self._plain(observed)
+        model = self._fitted(observed)
         points = self.space.encode(candidates)
         return candidates[propose(model.posterior_of(observed), observed, points)]
 
@@ -156,13 +156,15 @@ class WarmStartOracle(keras_tuner.Oracle):
                     self._model, self.past, self.n_first, method=self.method, seed=self.start_seed
                 )
 
-    def _plain(self, observed: PastTask) -> DeepKernel:
-        """Returns a Gaussian process on the points themselves, fitted to the trials."""
-        model = DeepKernel(self.space.n_inputs, hidden_units=())
-        model.unit.assign(float(np.std(observed.scores)) or 1.0)
-        model.log_scale.assign(0.0)
-        model.fine_tune(observed, steps=100, learning_rate=0.05)
-        return model
+    def _fitted(self, observed: PastTask) -> DeepKernel:
+        """Returns the model of the new task; without past tasks, a plain Gaussian process."""
+        if self.past:
+            return self._model.fine_tuned(observed)
+        if self._model is None:
+            self._model = DeepKernel(self.space.n_inputs, hidden_units=())
+            self._model.log_scale.assign(0.0)
+        self._model.unit.assign(float(np.std(observed.scores)) or 1.0)
+        return self._model.fine_tuned(observed, learning_rate=0.05)
 
     def _observed(self) -> PastTask | None:
         """Returns the finished trials. Those that run or failed count as the worst."""
