@@ -11,28 +11,53 @@ from tfmeta.tuning.recipe_space import recipe_space, with_values
 pytest.importorskip("keras_tuner", reason="the extra tfmeta[tuning] is not installed")
 
 
-def test_a_search_writes_a_recipe_resumes_and_starts_another(succeeds, fails, sinusoid, tmp_path):
-    file, first, second = tmp_path / "recipe.yaml", tmp_path / "first", tmp_path / "second"
-    file.write_text(yaml.safe_dump(sinusoid))
-    names = ("--search", "inner_learning_rate", "--search", "meta_batch_size", "--steps", 2)
-    succeeds("tune", file, "--output", first, "--trials", 2, *names)
-    before = json.loads((first / "tuning.json").read_text())["trials"]
-    out = succeeds("tune", file, "--output", first, "--trials", 3, *names)
-    trials = json.loads((first / "tuning.json").read_text())["trials"]
+NAMES = ("--search", "inner_learning_rate", "--search", "meta_batch_size", "--steps", 1)
+
+
+def trials_in(folder):
+    return json.loads((folder / "tuning.json").read_text())["trials"]
+
+
+@pytest.fixture
+def recipe_file(sinusoid, tmp_path):
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(sinusoid))
+    return tmp_path / "recipe.yaml"
+
+
+def test_a_search_writes_a_recipe_and_refuses_what_does_not_fit(
+    succeeds, fails, recipe_file, tmp_path
+):
+    first = tmp_path / "first"
+    out = succeeds("tune", recipe_file, "--output", first, "--trials", 1, *NAMES)
+    (trial,) = trials_in(first)
+    expected = with_values(Recipe.load(recipe_file), trial["values"])
+    assert Recipe.load(first / "best.yaml") == expected
+    assert len((first / "trials.csv").read_text().splitlines()) == 2
+    assert "trial\tinner_learning_rate\tmeta_batch_size\tmse\tseconds" in out
+    again = ["tune", recipe_file, "--output", first, *NAMES[:-1], 3]
+    fails(again, "holds a search with another steps")
+    other = ["tune", recipe_file, "--output", tmp_path / "x", "--past", first]
+    fails(other, "searched inner_learning_rate, meta_batch_size, but this search is over")
+    misspelt = [*other, "--search", "inner_learning_rat"]
+    fails(misspelt, "'inner_learning_rat'", "did you mean 'inner_learning_rate'?")
+    fails([*other[:4], "--past", tmp_path], "no folder of a search: it has no tuning.json")
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.large
+def test_a_search_resumes_and_starts_another(succeeds, recipe_file, tmp_path):
+    first, second = tmp_path / "first", tmp_path / "second"
+    succeeds("tune", recipe_file, "--output", first, "--trials", 2, *NAMES)
+    before = trials_in(first)
+    succeeds("tune", recipe_file, "--output", first, "--trials", 3, *NAMES)
+    trials = trials_in(first)
     assert trials[:2] == before
     assert len(trials) == 3
     best = min(trials, key=lambda trial: trial["mse"])["values"]
-    assert Recipe.load(first / "best.yaml") == with_values(Recipe.load(file), best)
-    assert len((first / "trials.csv").read_text().splitlines()) == 4
-    assert "trial\tinner_learning_rate\tmeta_batch_size\tmse\tseconds" in out
-    fails(["tune", file, "--output", first, *names[:-1], 3], "holds a search with another steps")
-    succeeds("tune", file, "--output", second, "--past", first, "--trials", 1, *names)
-    (trial,) = json.loads((second / "tuning.json").read_text())["trials"]
+    assert Recipe.load(first / "best.yaml") == with_values(Recipe.load(recipe_file), best)
+    succeeds("tune", recipe_file, "--output", second, "--past", first, "--trials", 1, *NAMES)
+    (trial,) = trials_in(second)
     assert trial["values"] == pytest.approx(best)
-    other = ["tune", file, "--output", tmp_path / "x", "--past", first, "--steps", 2]
-    fails(other, "searched inner_learning_rate, meta_batch_size, but this search is over")
-    fails([*other, "--search", "inner_rate"], "'inner_rate'", "did you mean 'inner_learning_rate'?")
-    assert not (tmp_path / "x").exists()
 
 
 def test_a_recipe_has_the_hyper_parameters_of_its_learner(two_digits):

@@ -20,7 +20,7 @@ JITTER = 1e-6
 LOG_SCALE = 0.5
 
 
-@keras.saving.register_keras_serializable("tfmeta.tuning")
+@keras.saving.register_keras_serializable("tfmeta")
 class DeepKernel(keras.Model):
     """A few-shot surrogate: a Gaussian process on features that a network computes.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -28,8 +29,9 @@ def first_configurations(
 ) -> np.ndarray:
     """Returns the configurations to begin with, from models of past tasks.
 
-    Past tasks need not have tried the same configurations: a posterior of `model` stands for each
-    of them. Its scores are scaled to losses from 0, the best that was tried, to 1, the worst.
+    Past tasks need not have tried the same configurations: what a task did not try is predicted by
+    a posterior of `model`. Scores are scaled to losses from 0, the best that was tried, to 1, the
+    worst.
 
     Args:
         model: DeepKernel. The model of all tasks, after `meta_fit`.
@@ -52,8 +54,13 @@ def first_configurations(
     losses = [_losses(model, task) for task in tasks]
     if method == "learned":
         return learn_initial_set(losses, size, model.n_inputs, seed=seed)
-    candidates = np.unique(np.concatenate([task.points for task in tasks]), axis=0)
+    rows = np.concatenate([task.points for task in tasks])
+    candidates, of_rows = np.unique(rows, axis=0, return_inverse=True)
     regrets = np.stack([loss(tf.constant(candidates)).numpy() for loss in losses])
+    # What a task did try is known, and needs no model.
+    starts = np.cumsum([len(task.scores) for task in tasks])[:-1]
+    for regret, tried, task in zip(regrets, np.split(of_rows, starts), tasks, strict=True):
+        regret[tried] = _scaled(task, np.asarray(task.scores))
     return candidates[greedy_portfolio(regrets, min(size, len(candidates)))]
 
 
@@ -69,5 +76,10 @@ def _some(task: PastTask, generator: np.random.Generator) -> PastTask:
 
 def _losses(model: DeepKernel, task: PastTask) -> Callable[[tf.Tensor], tf.Tensor]:
     predict = model.posterior_of(task)
+    return lambda points: _scaled(task, predict(points)[0])
+
+
+def _scaled(task: PastTask, scores: Any) -> Any:
+    """Returns scores as losses: 0 for the best one that the task has, 1 for the worst."""
     best, spread = float(np.max(task.scores)), float(np.ptp(task.scores)) or 1.0
-    return lambda points: (best - predict(points)[0]) / spread
+    return (best - scores) / spread

@@ -130,8 +130,7 @@ class WarmStartOracle(keras_tuner.Oracle):
     def _next_values(self) -> dict[str, Any] | None:
         """Returns what to try next; None if the space is exhausted."""
         if self.past:
-            self._learn_from_past()
-            for values in self.space.decode(self._first):
+            for values in self.space.decode(self._first_points()):
                 if not self._duplicate(values):
                     return values
         observed = self._observed()
@@ -145,26 +144,37 @@ class WarmStartOracle(keras_tuner.Oracle):
         points = self.space.encode(candidates)
         return candidates[propose(model.posterior_of(observed), observed, points)]
 
-    def _learn_from_past(self) -> None:
-        if self._model is None:
-            self._model = DeepKernel(self.space.n_inputs, seed=self.start_seed)
-            self._model.meta_fit(self.past, steps=self.meta_steps, seed=self.start_seed)
+    def _first_points(self) -> np.ndarray:
+        """Returns the points to begin with; learns them at the first call."""
         if self._first is None:
             self._first = np.empty((0, self.space.n_inputs))
             if self.n_first:
                 self._first = first_configurations(
-                    self._model, self.past, self.n_first, method=self.method, seed=self.start_seed
+                    self._learned(),
+                    self.past,
+                    self.n_first,
+                    method=self.method,
+                    seed=self.start_seed,
                 )
+        return self._first
 
-    def _fitted(self, observed: PastTask) -> DeepKernel:
-        """Returns the model of the new task; without past tasks, a plain Gaussian process."""
-        if self.past:
-            return self._model.fine_tuned(observed)
-        if self._model is None:
+    def _learned(self) -> DeepKernel:
+        """Returns the model of the past tasks; without any, that of a plain Gaussian process."""
+        if self._model is None and self.past:
+            self._model = DeepKernel(self.space.n_inputs, seed=self.start_seed)
+            self._model.meta_fit(self.past, steps=self.meta_steps, seed=self.start_seed)
+        elif self._model is None:
             self._model = DeepKernel(self.space.n_inputs, hidden_units=())
             self._model.log_scale.assign(0.0)
-        self._model.unit.assign(float(np.std(observed.scores)) or 1.0)
-        return self._model.fine_tuned(observed, learning_rate=0.05)
+        return self._model
+
+    def _fitted(self, observed: PastTask) -> DeepKernel:
+        """Returns the model of the new task."""
+        model = self._learned()
+        if self.past:
+            return model.fine_tuned(observed)
+        model.unit.assign(float(np.std(observed.scores)) or 1.0)
+        return model.fine_tuned(observed, learning_rate=0.05)
 
     def _observed(self) -> PastTask | None:
         """Returns the finished trials. Those that run or failed count as the worst."""

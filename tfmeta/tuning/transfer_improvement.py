@@ -1,4 +1,4 @@
-"""What past tasks that resemble the new one say of a candidate."""
+"""How a candidate does in the past tasks that resemble the new one."""
 
 from __future__ import annotations
 
