@@ -6,6 +6,7 @@ import pytest
 
 from tfmeta.tuning import DeepKernel, PastTask, propose
 from tfmeta.tuning.first_configurations import first_configurations
+from tfmeta.tuning.past_losses import past_losses
 
 RNG = np.random.default_rng(0)
 
@@ -44,9 +45,15 @@ def test_meta_learning_transfers(learned):
 
 
 def test_a_proposal_is_new_and_the_learned_one_is_good(learned):
-    observed = NEW
+    observed, losses = NEW, past_losses(learned, PAST)
     for _ in range(3):
-        row = propose(learned.posterior_of(observed), observed, GRID)
+        row = propose(
+            learned.posterior_of(observed),
+            observed,
+            GRID,
+            losses=losses,
+            unit=float(learned.unit),
+        )
         assert tuple(GRID[row]) not in {tuple(point) for point in observed.points}
         observed = PastTask(
             np.vstack([observed.points, GRID[row]]),

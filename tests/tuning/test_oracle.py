@@ -62,13 +62,13 @@ def test_it_tunes_a_keras_model(tmp_path):
 
 
 def test_the_first_trials_are_the_best_of_the_past_and_a_search_resumes(tmp_path):
-    whole = made(tmp_path / "whole", 4)
+    whole = made(tmp_path / "whole", 3)
     whole.search()
     best = int(np.sum([scores for _, scores in PAST], axis=0).argmax())
     assert values_of(whole)[0] == TRIED[best]
-    begun = made(tmp_path / "parts", 3)
+    begun = made(tmp_path / "parts", 2)
     begun.search()
-    resumed = made(tmp_path / "parts", 4)
+    resumed = made(tmp_path / "parts", 3)
     resumed.search()
     assert values_of(resumed) == values_of(whole)
 

@@ -1,8 +1,9 @@
 """Hyper-parameters of a new task, from what was observed on past tasks.
 
 Functions choose the first configurations to try: `greedy_portfolio`, `learn_initial_set` and
-`nearest_tasks`. `DeepKernel` then proposes others, from what past tasks have in common and the few
-scores of the new task. `WarmStartOracle` does both for KerasTuner, and `tune` for recipes.
+`nearest_tasks`. `propose` chooses others, by a `DeepKernel`, which knows what past tasks have in
+common and the few scores of the new task, and by the past tasks themselves. `WarmStartOracle` does
+both for KerasTuner, and `tune` for recipes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from tfmeta.tuning.first_configurations import first_configurations
 from tfmeta.tuning.greedy_portfolio import greedy_portfolio
 from tfmeta.tuning.initial_set import learn_initial_set, soft_minimum
 from tfmeta.tuning.nearest_tasks import nearest_tasks
+from tfmeta.tuning.past_losses import past_losses
 from tfmeta.tuning.past_task import PastTask
 from tfmeta.tuning.proposals import propose
 from tfmeta.tuning.search_space import Range, SearchSpace
@@ -39,6 +41,7 @@ __all__ = [
     "greedy_portfolio",
     "learn_initial_set",
     "nearest_tasks",
+    "past_losses",
     "propose",
     "read_table",
     "soft_minimum",

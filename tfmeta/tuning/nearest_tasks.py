@@ -33,7 +33,7 @@ def nearest_tasks(meta_features: np.ndarray, of_new_task: np.ndarray, k: int) ->
     Example:
 
     >>> nearest_tasks([[1.0, 0.2], [2.0, 0.2], [3.0, 0.8]], [2.2, 0.3], k=2)
-    [1, 2]
+    [1, 0]
     """
     past, new = np.asarray(meta_features, float), np.asarray(of_new_task, float)
     if past.ndim != 2 or new.shape != past.shape[1:]:

@@ -10,6 +10,7 @@ import numpy as np
 from tfmeta.checks import check_integer, check_one_of
 from tfmeta.tuning.deep_kernel import DeepKernel
 from tfmeta.tuning.first_configurations import METHODS, first_configurations
+from tfmeta.tuning.past_losses import past_losses, with_fewer_points
 from tfmeta.tuning.past_task import PastTask
 from tfmeta.tuning.proposals import propose
 from tfmeta.tuning.search_space import Range, SearchSpace
@@ -32,7 +33,7 @@ class WarmStartOracle(keras_tuner.Oracle):
     """Chooses the trials of any tuner of KerasTuner, with a warm start.
 
     The first trials are those that serve the past tasks best. Then a `DeepKernel`, meta-learned on
-    the past tasks, proposes configurations by expected improvement. Without past tasks, three
+    the past tasks, proposes configurations by `propose`. Without past tasks, three
     random trials come first, and then the proposals of a plain Gaussian process.
 
     It saves and reloads like other oracles, with the tuner; make it with the same arguments then.
@@ -110,6 +111,7 @@ class WarmStartOracle(keras_tuner.Oracle):
         for task in self.past:
             task.check()
         self._model: DeepKernel | None = None
+        self._losses: list[Any] = []
         self._first: np.ndarray | None = None
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -141,8 +143,14 @@ class WarmStartOracle(keras_tuner.Oracle):
         if not candidates:
             return None
         model = self._fitted(observed)
-        points = self.space.encode(candidates)
-        return candidates[propose(model.posterior_of(observed), observed, points)]
+        row = propose(
+            model.posterior_of(observed),
+            observed,
+            self.space.encode(candidates),
+            losses=self._losses,
+            unit=float(model.unit),
+        )
+        return candidates[row]
 
     def _first_points(self) -> np.ndarray:
         """Returns the points to begin with; learns them at the first call."""
@@ -163,6 +171,8 @@ class WarmStartOracle(keras_tuner.Oracle):
         if self._model is None and self.past:
             self._model = DeepKernel(self.space.n_inputs, seed=self.start_seed)
             self._model.meta_fit(self.past, steps=self.meta_steps, seed=self.start_seed)
+            tasks = with_fewer_points(self.past, self.start_seed)
+            self._losses = past_losses(self._model, tasks)
         elif self._model is None:
             self._model = DeepKernel(self.space.n_inputs, hidden_units=())
             self._model.log_scale.assign(0.0)
