@@ -8,7 +8,7 @@ import yaml
 from tfmeta.recipes import Recipe
 from tfmeta.tuning.recipe_space import recipe_space, with_values
 
-pytest.importorskip("keras_tuner", reason="the extra tfmeta[tuning] is not installed")
+keras_tuner = pytest.importorskip("keras_tuner", reason="the extra tfmeta[tuning] is not installed")
 
 
 NAMES = ("--search", "inner_learning_rate", "--search", "meta_batch_size", "--steps", 1)
@@ -44,9 +44,22 @@ def test_a_search_writes_a_recipe_and_refuses_what_does_not_fit(
     assert not (tmp_path / "x").exists()
 
 
+def interrupted_at_the_second(tuner, trial):
+    if len(tuner.oracle.trials) == 2:
+        raise KeyboardInterrupt
+    keras_tuner.Tuner.on_trial_end(tuner, trial)
+
+
 @pytest.mark.large
-def test_a_search_resumes_and_starts_another(succeeds, recipe_file, tmp_path):
+def test_a_search_resumes_and_starts_another(tfmeta, succeeds, recipe_file, monkeypatch, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
+    with monkeypatch.context() as patch:
+        from tfmeta.tuning.recipe_tuning import _RecipeTuner
+
+        patch.setattr(_RecipeTuner, "on_trial_end", interrupted_at_the_second)
+        code, _, err = tfmeta("tune", recipe_file, "--output", first, "--trials", 2, *NAMES)
+    assert code == 130
+    assert "Finished trials are saved" in err
     succeeds("tune", recipe_file, "--output", first, "--trials", 2, *NAMES)
     before = trials_in(first)
     succeeds("tune", recipe_file, "--output", first, "--trials", 3, *NAMES)

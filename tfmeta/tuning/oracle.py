@@ -10,7 +10,6 @@ import numpy as np
 from tfmeta.checks import check_integer, check_one_of
 from tfmeta.tuning.deep_kernel import DeepKernel
 from tfmeta.tuning.first_configurations import METHODS, first_configurations
-from tfmeta.tuning.past_losses import past_losses, with_fewer_points
 from tfmeta.tuning.past_task import PastTask
 from tfmeta.tuning.proposals import propose
 from tfmeta.tuning.search_space import Range, SearchSpace
@@ -33,7 +32,7 @@ class WarmStartOracle(keras_tuner.Oracle):
     """Chooses the trials of any tuner of KerasTuner, with a warm start.
 
     The first trials are those that serve the past tasks best. Then a `DeepKernel`, meta-learned on
-    the past tasks, proposes configurations by `propose`. Without past tasks, three
+    the past tasks, proposes configurations by their expected improvement. Without past tasks, three
     random trials come first, and then the proposals of a plain Gaussian process.
 
     It saves and reloads like other oracles, with the tuner; make it with the same arguments then.
@@ -46,7 +45,7 @@ class WarmStartOracle(keras_tuner.Oracle):
         past: sequence of (configurations, values). For each past task, what was tried, as dicts,
             and the values of the objective. Defaults to none.
         max_trials: int ≥ 1. Trials in all. Defaults to 20.
-        n_first: int ≥ 0. Trials from the past tasks. Defaults to 3.
+        n_first: int ≥ 0. Trials from the past tasks. Defaults to 5.
         method: str. How those are chosen: `"portfolio"` or `"learned"`; see
             `first_configurations`. Defaults to "portfolio".
         meta_steps: int ≥ 1. Steps of `DeepKernel.meta_fit`. Defaults to 1500.
@@ -79,7 +78,7 @@ class WarmStartOracle(keras_tuner.Oracle):
         *,
         past: Sequence[tuple[Sequence[Mapping[str, Any]], Sequence[float]]] = (),
         max_trials: int = 20,
-        n_first: int = 3,
+        n_first: int = 5,
         method: str = "portfolio",
         meta_steps: int = 1500,
         seed: int = 0,
@@ -111,7 +110,6 @@ class WarmStartOracle(keras_tuner.Oracle):
         for task in self.past:
             task.check()
         self._model: DeepKernel | None = None
-        self._losses: list[Any] = []
         self._first: np.ndarray | None = None
 
     def populate_space(self, trial_id: str) -> dict[str, Any]:
@@ -142,14 +140,8 @@ class WarmStartOracle(keras_tuner.Oracle):
         candidates = self._candidates(observed)
         if not candidates:
             return None
-        model = self._fitted(observed)
-        row = propose(
-            model.posterior_of(observed),
-            observed,
-            self.space.encode(candidates),
-            losses=self._losses,
-            unit=float(model.unit),
-        )
+        points = self.space.encode(candidates)
+        row = propose(self._fitted(observed).posterior_of(observed), observed, points)
         return candidates[row]
 
     def _first_points(self) -> np.ndarray:
@@ -171,8 +163,6 @@ class WarmStartOracle(keras_tuner.Oracle):
         if self._model is None and self.past:
             self._model = DeepKernel(self.space.n_inputs, seed=self.start_seed)
             self._model.meta_fit(self.past, steps=self.meta_steps, seed=self.start_seed)
-            tasks = with_fewer_points(self.past, self.start_seed)
-            self._losses = past_losses(self._model, tasks)
         elif self._model is None:
             self._model = DeepKernel(self.space.n_inputs, hidden_units=())
             self._model.log_scale.assign(0.0)

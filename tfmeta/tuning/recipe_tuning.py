@@ -12,6 +12,7 @@ from typing import Any
 import keras_tuner
 import yaml
 
+from tfmeta import signals
 from tfmeta.checks import check_integer
 from tfmeta.evaluation import evaluate
 from tfmeta.files import write_json, write_text
@@ -68,6 +69,7 @@ def tune(
     Raises:
         ValueError: If an option or a past search does not fit, `output` holds another search, or
             all trials failed.
+        Stopped: If a signal ends it. It is a `KeyboardInterrupt`.
 
     Example (takes a minute)::
 
@@ -105,7 +107,11 @@ def tune(
         if not (folder / TRIALS).exists():
             write_json(folder / TRIALS, {**settings, "trials": []})
         tuner = _RecipeTuner(oracle, plan, settings, folder)
-        tuner.search()
+        try:
+            tuner.search()
+        except KeyboardInterrupt as stop:
+            text = f"Finished trials are saved in {folder}. To go on, repeat the command."
+            raise signals.Stopped(signals.number_of(stop), text) from stop
         return tuner.finish()
 
 
