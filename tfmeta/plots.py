@@ -244,6 +244,8 @@ def regret_curves(regrets: Mapping[str, np.ndarray], path: Path) -> None:
             of the mean over seeds, by the normal distribution.
         path: Path. The PNG file to write.
     """
+    from matplotlib.ticker import LogLocator
+
     figure, (axis,) = _figure(1)
     for name, values in regrets.items():
         values = np.asarray(values, float)
@@ -255,7 +257,9 @@ def regret_curves(regrets: Mapping[str, np.ndarray], path: Path) -> None:
             low, high = np.maximum(mean - half, mean / 10), mean + half
             axis.fill_between(numbers, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
     axis.set(xlabel="trials", ylabel="normalised regret", xscale="log", yscale="log")
+    axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
     axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
     axis.yaxis.set_major_formatter("{x:g}")
     axis.grid(alpha=0.3, which="both")
     figure.set_size_inches(8.2, 4.0)

@@ -239,23 +239,26 @@ def summary(curves: dict[str, Any], scores: np.ndarray, n_seeds: int, figure: Pa
             "losses": [int((means[:, c] > baseline[:, c] + 1e-9).sum()) for c in columns],
             "data_sets": dict(zip(DATA_SETS, means[:, columns].round(5).tolist(), strict=True)),
         }
-        print(
-            f"{method:36}",
-            report["methods"][method]["mean"],
-            *(
-                f"{w}:{lost}"
-                for w, lost in zip(
-                    report["methods"][method]["wins"],
-                    report["methods"][method]["losses"],
-                    strict=True,
-                )
-            ),
-        )
     report["table_sha256"] = hashlib.sha256(np.ascontiguousarray(scores)).hexdigest()
     write_json(RESULTS, report)
+    print(markdown(report))
     if figure:
         # The mean over data sets is drawn, and its interval over seeds.
         plots.regret_curves({m: v.mean(axis=0) for m, v in by_method.items()}, figure)
+
+
+def markdown(report: dict[str, Any]) -> str:
+    """The table of docs/tuning.md: mean regrets, and on how many data sets they are lower."""
+    lines = [
+        f"| | {' | '.join(map(str, AT))} | better : worse at 5 | at 10 | at 25 | at 50 |",
+        "|" + " --- |" * 10,
+    ]
+    for method, row in report["methods"].items():
+        means = [f".{round(1e4 * mean):04}" for mean in row["mean"]]
+        against = [f"{w} : {lost}" for w, lost in zip(row["wins"], row["losses"], strict=True)]
+        cells = ["–"] * 4 if method == BASELINE else against[1:]
+        lines.append(f"| {' | '.join([method, *means, *cells])} |")
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
