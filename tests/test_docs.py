@@ -199,7 +199,13 @@ NEEDS = {
             importlib.util.find_spec("tensorflow_addons") is None,
             reason="the extra tfmeta[addons] is not installed",
         )
-    ]
+    ],
+    "tuning.md": [
+        pytest.mark.skipif(
+            importlib.util.find_spec("keras_tuner") is None,
+            reason="the extra tfmeta[tuning] is not installed",
+        )
+    ],
 }
 
 

@@ -31,7 +31,7 @@ FLOORS: list[set[str]] = [
     {"inner_rules"},
     {"learners"},
     {"callbacks", "evaluation", "presets", "recipes", "rl", "serving", "testing"},
-    {"cards", "classifier", "plots", "task_files", "tasks", "training", "zoo_table"},
+    {"cards", "classifier", "plots", "task_files", "tasks", "training", "tuning", "zoo_table"},
     {"__init__", "__main__", "cli"},
 ]
 # What no file of a room may import itself, whatever its floor.

@@ -178,6 +178,25 @@ def test_inner_schedules_are_drawn(tmp_path: Path) -> None:
         plots.inner_schedules({"plain": tfmeta.MAML(network, **options)}, tmp_path / "plot.png")
 
 
+def test_regret_curves_have_a_line_and_a_band_per_method(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    write = plots._write
+    monkeypatch.setattr(
+        plots, "_write", lambda figure, path: (figures.append(figure), write(figure, path))
+    )
+    curves = {"random": np.array([[0.4, 0.2, 0.1], [0.2, 0.2, 0.1]]), "fixed": np.full((1, 3), 0.1)}
+    plots.regret_curves(curves, tmp_path / "plot.png")
+    (axis,) = figures[0].axes
+    first, second = axis.lines
+    np.testing.assert_allclose(first.get_xydata(), [[1, 0.3], [2, 0.2], [3, 0.1]])
+    np.testing.assert_allclose(second.get_ydata(), 0.1)
+    # One seed has no interval.
+    assert len(axis.collections) == 1
+    check(tmp_path / "plot.png")
+
+
 def test_the_module_does_without_matplotlib_until_it_draws() -> None:
     program = """
 import sys

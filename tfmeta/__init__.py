@@ -106,7 +106,7 @@ _SUBMODULES = {
         "plots",
         "presets",
     ),
-    *("recipes", "rl", "serving", "testing", "training"),
+    *("recipes", "rl", "serving", "testing", "training", "tuning"),
 }
 
 

@@ -236,6 +236,37 @@ def inner_schedules(learners: Mapping[str, MetaLearner], path: Path) -> None:
     _write(figure, path)
 
 
+def regret_curves(regrets: Mapping[str, np.ndarray], path: Path) -> None:
+    """Draws the regret of the best trial so far by trial, a line per method.
+
+    Args:
+        regrets: dict. By method, array `[seeds, trials]`. The band is the 95 % confidence interval
+            of the mean over seeds, by the normal distribution.
+        path: Path. The PNG file to write.
+    """
+    from matplotlib.ticker import LogLocator
+
+    figure, (axis,) = _figure(1)
+    for name, values in regrets.items():
+        values = np.asarray(values, float)
+        numbers = np.arange(1, values.shape[1] + 1)
+        mean = values.mean(axis=0)
+        (line,) = axis.plot(numbers, mean, label=name, linewidth=1.2)
+        if len(values) > 1:
+            half = 1.96 * values.std(axis=0, ddof=1) / np.sqrt(len(values))
+            low, high = np.maximum(mean - half, mean / 10), mean + half
+            axis.fill_between(numbers, low, high, color=line.get_color(), alpha=0.15, linewidth=0)
+    axis.set(xlabel="trials", ylabel="normalised regret", xscale="log", yscale="log")
+    axis.xaxis.set_minor_locator(LogLocator(subs=(2, 5)))
+    axis.xaxis.set_major_formatter("{x:g}")
+    axis.xaxis.set_minor_formatter("{x:g}")
+    axis.yaxis.set_major_formatter("{x:g}")
+    axis.grid(alpha=0.3, which="both")
+    figure.set_size_inches(8.2, 4.0)
+    figure.legend(loc="outside right center", fontsize=8)
+    _write(figure, path)
+
+
 def _show(axis: Any, image: np.ndarray, colour: str) -> None:
     axis.imshow(image.squeeze(), cmap="Greys", vmin=0, vmax=1)
     axis.axis("on")

@@ -1,4 +1,4 @@
-"""The command line: `tfmeta train | evaluate | adapt | predict | export | serving | list | …`.
+"""The command line: `tfmeta train | tune | evaluate | adapt | predict | export | serving | …`.
 
 TensorFlow takes seconds to import. No module here imports it at the top, directly or indirectly. A
 command imports it when it runs, after all checks that do not need it.
@@ -23,6 +23,7 @@ from tfmeta.cli.publish import card, publish, zoo
 from tfmeta.cli.replay import replay
 from tfmeta.cli.serve import check, configure, export, path, run
 from tfmeta.cli.train import train
+from tfmeta.cli.tune import tune
 from tfmeta.cli.versions import print_versions
 
 __all__ = ["app", "main"]
@@ -48,6 +49,7 @@ def _tfmeta(
 
 add(app, "train", train)
 add(app, "replay", replay)
+add(app, "tune", tune)
 add(app, "evaluate", evaluate)
 add(app, "adapt", adapt)
 add(app, "predict", predict)
