@@ -34,9 +34,9 @@ def recipe(learner: dict[str, Any]) -> dict[str, Any]:
     network = "relation_encoder" if learner["name"] == "relation_network" else "conv4"
     return {
         "name": f"kills_{learner['name']}",
-        "data": {"name": "digits", "image_format": {"height": 16, "width": 16}},
+        "data": {"name": "digits"},
         "episodes": {"n_way": 2, "n_shot": 1, "n_query": 2, "meta_batch_size": 2},
-        "network": {"name": network, "filters": 4},
+        "network": {"name": network, "filters": 4} if network == "conv4" else {"name": network},
         "learner": learner,
         "training": {
             "epochs": 6,
