@@ -1,5 +1,6 @@
 """Collecting by steps: the trajectories that a clock, ticking step by step, would keep."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -54,13 +55,14 @@ def test_trajectories_of_steps_are_those_of_a_clock(n_steps):
 
 
 def test_a_test_by_steps_has_more_short_trajectories():
+    keras.utils.set_random_seed(0)
     learner = rl.ProMP(
-        rl.gaussian_policy(2, 2, hidden_units=(4,), initial_std=0.5),
+        rl.gaussian_policy(2, 2, hidden_units=(4,), initial_std=0.3),
         rl.Navigation2D(horizon=10),
         jit_compile=False,
     )
     # Some of the first goal's trajectories end soon, none of the second's.
-    goals = [[0.01, 0.01], [0.5, 0.5]]
+    goals = [[0.03, 0.03], [0.5, 0.5]]
     (batch, _), *_ = learner.adapting(goals, 0, 40, 0.5, 0, n_steps=400)
     steps = batch.trajectories.mask.numpy().sum(axis=2)
     assert (steps[1] > 0).sum() == 40
