@@ -4,11 +4,10 @@
     python benchmarks/rl/navigation.py runs/navigation_promp --learner ProMP --iterations 300
 
 The command, repeated, goes on from the last checkpoint. The test is the published one of MAML:
-4,000 steps per policy-gradient step, whose size is 0.5 first and then 0.25 (ProMP: 0.1 and 0.05).
-`log.jsonl` in the
-folder gets a line per test: iterations, CPU seconds, and the returns after 0, 1, … steps with 95 %
-confidence intervals. `whole` are those of 40 whole trajectories instead, of the same kind of test.
-`policy.keras` is the trained policy.
+4,000 steps per policy-gradient step, whose size is 0.5 first and then 0.25 (for ProMP 0.1, then
+0.05). `log.jsonl` in the folder gets a line per test: iterations, CPU seconds, and the returns
+after 0, 1, … steps with 95 % confidence intervals. `whole` are the returns if each step has 40
+whole trajectories instead. `policy.keras` is the trained policy.
 """
 
 from __future__ import annotations
