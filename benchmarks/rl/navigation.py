@@ -1,9 +1,12 @@
 """Meta-trains a policy for 2-D navigation, and tests it on the 40 published goals.
 
-    python benchmarks/rl/navigation.py runs/navigation
+    python benchmarks/rl/navigation.py runs/first --inner-learning-rate 0.5 --iterations 100
+    python benchmarks/rl/navigation.py runs/navigation \\
+        --start runs/first/policy.keras --seed 1 --iterations 25
     python benchmarks/rl/navigation.py runs/navigation_promp --learner ProMP --iterations 300
 
-The command, repeated, goes on from the last checkpoint. The test is the published one of MAML:
+The first two train MAML with TRPO, with other step sizes; docs/algorithms.md says why.
+A command, repeated, goes on from the last checkpoint. The test is the published one of MAML:
 4,000 steps per policy-gradient step, whose size is 0.5 first and then 0.25 (for ProMP 0.1, then
 0.05). `log.jsonl` in the folder gets a line per test: iterations, CPU seconds, and the returns
 after 0, 1, … steps with 95 % confidence intervals. `whole` are the returns if each step has 40
@@ -41,11 +44,14 @@ TEST_RATES = {"MAMLTRPO": 0.5, "ProMP": 0.1}
 
 
 def make_learner(
-    name: str, seed: int, policy_options: dict[str, Any], **options: Any
+    name: str, seed: int, start: Path | None, policy_options: dict[str, Any], **options: Any
 ) -> rl.PolicyLearner:
-    """Returns a learner with a new policy; what is given replaces the settings above."""
+    """Returns a learner with a new policy or a saved one; what is given replaces the settings."""
     keras.utils.set_random_seed(seed)
-    policy = rl.gaussian_policy(2, 2, **{**POLICIES[name], **policy_options})
+    if start is None:
+        policy = rl.gaussian_policy(2, 2, **{**POLICIES[name], **policy_options})
+    else:
+        policy = keras.models.load_model(start)
     learner: rl.PolicyLearner = LEARNERS[name](
         policy, rl.Navigation2D(), seed=seed, **{**OPTIONS[name], **options}
     )
@@ -77,6 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--learner", choices=sorted(OPTIONS), default="MAMLTRPO")
+    parser.add_argument("--start", type=Path, help="a policy to go on from, in a new folder")
     parser.add_argument("--iterations", type=int, default=100)
     parser.add_argument("--test-every", type=int, default=20)
     parser.add_argument("--inner-learning-rate", type=float)
@@ -89,6 +96,7 @@ def main() -> None:
     learner = make_learner(
         arguments.learner,
         arguments.seed,
+        arguments.start,
         given(arguments, "min_std"),
         **given(arguments, "inner_learning_rate", "inner_surrogate", "fisher_trajectories"),
     )
