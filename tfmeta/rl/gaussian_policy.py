@@ -31,8 +31,7 @@ def gaussian_policy(
             MAML's.
         activation: str. Their activation. Defaults to "relu".
         initial_std: float > 0. The initial σ of each action dimension. Defaults to 1.
-        min_std: float > 0. The least σ. Policy-gradient steps grow as σ shrinks, so a larger floor
-            keeps later steps from overshooting. Defaults to 1e-6.
+        min_std: float > 0. The least σ. Defaults to 1e-6.
         name: str. The model's name. Defaults to "gaussian_policy".
 
     Returns:
