@@ -14,7 +14,7 @@ import tensorflow as tf
 from tfmeta.checks import check_integer, check_model, check_one_of, check_positive
 from tfmeta.networks import copy_with_values, values_of
 from tfmeta.rl import checkpoint
-from tfmeta.rl.advantages import advantages
+from tfmeta.rl.collector import Collector, compiled
 from tfmeta.rl.environment import Environment
 from tfmeta.rl.policies import call_policies, check_policy
 from tfmeta.rl.policy_inner_loop import Batch, PolicyInnerLoop, Weights
@@ -97,11 +97,12 @@ class PolicyLearner(PolicyInnerLoop):
         self.gae_lambda = gae_lambda
         self.seed = seed
         self.history: list[dict[str, float]] = []
-        self._act = compiled(lambda weights, x: call_policies(policy, weights, x))
-        collect = self._collect
-        if environment.in_graph:
-            collect = compiled(collect)
-        self._compiled_collect = collect
+        self._collect = Collector(
+            environment,
+            lambda weights, x: call_policies(policy, weights, x),
+            discount=discount,
+            gae_lambda=gae_lambda,
+        )
         self._compiled_inner_step = compiled(self.inner_step_by_task)
 
     # === Variables ===
@@ -129,14 +130,6 @@ class PolicyLearner(PolicyInnerLoop):
         }
 
     # === Meta-training ===
-
-    def _collect(
-        self, weights: Weights, tasks: tf.Tensor, n_trajectories: int, seed: tf.Tensor
-    ) -> Batch:
-        trajectories = self.environment.rollout(
-            lambda x: self._act(weights, x), tasks, n_trajectories, seed
-        )
-        return Batch(trajectories, advantages(trajectories, self.discount, self.gae_lambda))
 
     def meta_update(self, batches: Sequence[Batch]) -> dict[str, tf.Tensor]:
         """Changes θ; returns numbers to log.
@@ -229,7 +222,7 @@ class PolicyLearner(PolicyInnerLoop):
 
         def collect(weights: Weights, step: int) -> Batch:
             seed = self._seed(ACTIONS, iteration, step)
-            return self._compiled_collect(weights, tasks, self.n_trajectories, seed)
+            return self._collect(weights, tasks, self.n_trajectories, seed)
 
         return collect
 
@@ -247,19 +240,23 @@ class PolicyLearner(PolicyInnerLoop):
         *,
         inner_steps: int = 2,
         n_trajectories: int = 40,
+        n_steps: int | None = None,
         later_scale: float = 0.5,
         seed: int = 0,
     ) -> np.ndarray:
         """Measures returns after 0, 1, … policy-gradient steps in new tasks.
 
-        The defaults are the published test of MAML: 40 trajectories per step, and half the step
-        size after the first step.
+        With `n_steps=4000`, the others are the published test of MAML: 4,000 steps before each
+        policy-gradient step, and half the step size after the first.
 
         Args:
             tasks: array `[T, task_size]`. The tasks.
             inner_steps: int ≥ 0. Steps. Defaults to 2.
             n_trajectories: int ≥ 1. Trajectories before each step and after the last. Defaults to
                 40.
+            n_steps: int ≥ 1 or None. If given, so many steps are collected each time instead, at
+                `n_trajectories` places side by side; see `tfmeta.rl.by_steps`. Short trajectories
+                are then more frequent, and returns a bit higher. Defaults to None.
             later_scale: float > 0. What steps after the first are multiplied by. Defaults to 0.5.
             seed: int. Of start states and actions. Defaults to 0.
 
@@ -269,7 +266,9 @@ class PolicyLearner(PolicyInnerLoop):
         """
         returns = [
             total_rewards(batch.trajectories).numpy()
-            for batch, _ in self.adapting(tasks, inner_steps, n_trajectories, later_scale, seed)
+            for batch, _ in self.adapting(
+                tasks, inner_steps, n_trajectories, later_scale, seed, n_steps
+            )
         ]
         return np.stack(returns)
 
@@ -279,6 +278,7 @@ class PolicyLearner(PolicyInnerLoop):
         *,
         inner_steps: int = 1,
         n_trajectories: int = 40,
+        n_steps: int | None = None,
         later_scale: float = 0.5,
         seed: int = 0,
     ) -> keras.Model:
@@ -288,6 +288,8 @@ class PolicyLearner(PolicyInnerLoop):
             task: array `[task_size]`. The task, which the environment is told, not the policy.
             inner_steps: int ≥ 0. Steps. Defaults to 1.
             n_trajectories: int ≥ 1. Trajectories before each step. Defaults to 40.
+            n_steps: int ≥ 1 or None. Steps before each step instead; see `evaluate`. Defaults to
+                None.
             later_scale: float > 0. What steps after the first are multiplied by. Defaults to 0.5.
             seed: int. Of start states and actions. Defaults to 0.
 
@@ -295,12 +297,18 @@ class PolicyLearner(PolicyInnerLoop):
             keras.Model. A copy of the policy, with the task's weights.
         """
         *_, (_, weights) = self.adapting(
-            np.asarray(task)[None], inner_steps, n_trajectories, later_scale, seed
+            np.asarray(task)[None], inner_steps, n_trajectories, later_scale, seed, n_steps
         )
         return copy_with_values(self.policy, [w[0] for w in weights], values_of(self.policy)[1])
 
     def adapting(
-        self, tasks: Any, inner_steps: int, n_trajectories: int, later_scale: float, seed: int
+        self,
+        tasks: Any,
+        inner_steps: int,
+        n_trajectories: int,
+        later_scale: float,
+        seed: int,
+        n_steps: int | None = None,
     ) -> Iterator[tuple[Batch, Weights]]:
         """Yields what was collected after 0, 1, … steps, and the weights that did it.
 
@@ -310,27 +318,25 @@ class PolicyLearner(PolicyInnerLoop):
             n_trajectories: int ≥ 1. Trajectories before each step and after the last.
             later_scale: float > 0. What steps after the first are multiplied by.
             seed: int. Of start states and actions.
+            n_steps: int ≥ 1 or None. Steps instead of trajectories. Defaults to None.
 
         Yields:
             The Batch, and the list of each task's weights, `[T, …]`.
         """
         check_integer("inner_steps", inner_steps, 0)
         check_integer("n_trajectories", n_trajectories, 1)
+        if n_steps is not None:
+            check_integer("n_steps", n_steps, 1)
         check_positive("later_scale", later_scale)
         check_integer("seed", seed, 0)
         self._rule.check_steps(inner_steps)
         tasks = self.environment.check_tasks(tasks)
         weights, memory = self.start(tasks.shape[0])
         for step in range(inner_steps + 1):
-            batch = self._compiled_collect(
-                weights, tasks, n_trajectories, self._seed(TEST, seed, step)
+            batch = self._collect(
+                weights, tasks, n_trajectories, self._seed(TEST, seed, step), n_steps
             )
             yield batch, weights
             if step < inner_steps:
                 scale = later_scale if step else 1.0
                 weights, memory = self._compiled_inner_step(weights, memory, batch, step, scale)
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Compiles a function as a graph, without AutoGraph."""
-    return tf.function(function, autograph=False)

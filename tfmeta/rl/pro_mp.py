@@ -11,10 +11,11 @@ import tensorflow as tf
 from tfmeta.checks import check_integer, check_positive
 from tfmeta.learners.gradients import gradients_of
 from tfmeta.rl import surrogates
+from tfmeta.rl.collector import compiled
 from tfmeta.rl.environment import Environment
 from tfmeta.rl.policies import call_policies
 from tfmeta.rl.policy_inner_loop import Batch
-from tfmeta.rl.policy_learner import PolicyLearner, compiled
+from tfmeta.rl.policy_learner import PolicyLearner
 from tfmeta.rl.task_means import SCALAR, mean_over_tasks, specs
 
 

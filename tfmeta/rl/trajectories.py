@@ -32,9 +32,11 @@ def total_rewards(trajectories: Trajectories) -> tf.Tensor:
     """Returns the mean sum of rewards of a trajectory, not discounted, for each task: `[T]`.
 
     Args:
-        trajectories: Trajectories. What was collected.
+        trajectories: Trajectories. What was collected. Those of no steps do not count.
     """
-    return tf.reduce_mean(tf.reduce_sum(trajectories.rewards * trajectories.mask, axis=2), axis=1)
+    sums = tf.reduce_sum(trajectories.rewards * trajectories.mask, axis=[1, 2])
+    # The first step of each trajectory was taken, unless it is filling.
+    return sums / tf.reduce_sum(trajectories.mask[:, :, 0], axis=1)
 
 
 def mean_over_steps(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
