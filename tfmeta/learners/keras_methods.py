@@ -69,7 +69,7 @@ class KerasMethods(Contract):
         given = {**keras.saving.deserialize_keras_object(config), "jit_compile": False}
         super().compile(**given)
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.outer_variables)
 
     def loss_to_compile(self) -> Any:
         """Returns the loss that `compile` takes if it is given none."""
@@ -149,10 +149,10 @@ class KerasMethods(Contract):
             ValueError: If a variable was not trainable when the optimizer was built.
         """
         if self.built and self.optimizer is not None:
-            if not self.optimizer.built and self.trainable_variables:
-                self.optimizer.build(self.trainable_variables)
+            if not self.optimizer.built and self.outer_variables:
+                self.optimizer.build(self.outer_variables)
             elif self.optimizer.built and not keras_internals.optimizer_knows(
-                self.optimizer, self.trainable_variables
+                self.optimizer, self.outer_variables
             ):
                 raise ValueError(
                     f"Layers of this {type(self).__name__} were thawed (trainable=True) or "

@@ -29,7 +29,7 @@ class MetaTraining(MetaBatches):
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         keras_internals.clear_losses(self)
-        inputs = checked_inputs(x)
+        inputs = checked_inputs(x, self.takes_unlabelled)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
@@ -125,13 +125,13 @@ class MetaTraining(MetaBatches):
         self, loss: tf.Tensor, gradients: list[tf.Tensor], n_tasks: tf.Tensor
     ) -> None:
         def apply(gradients: list[tf.Tensor]) -> None:
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            self.optimizer.apply_gradients(zip(gradients, self.outer_variables, strict=True))
 
         if self.mapping().compiled and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             # An optimizer takes a dozen small operations for each variable.
             if not self.optimizer.built:
                 with tf.init_scope():
-                    self.optimizer.build(self.trainable_variables)
+                    self.optimizer.build(self.outer_variables)
             apply = tf.function(apply, jit_compile=True, autograph=False)
         apply(gradients)
         tracker = keras_internals.loss_tracker(self)
