@@ -72,6 +72,7 @@ class Networks:
         relation_encoder: Makes Relation Network's encoder. Defaults to `encoder`.
         relation_module: Makes Relation Network's other network. Defaults to its own default.
         n_way: int. Outputs of ANIL's head. Defaults to 3.
+        generator: Makes MetaGAN's generator. Defaults to its own default.
     """
 
     network: Callable[[], keras.Model]
@@ -80,6 +81,7 @@ class Networks:
     relation_encoder: Callable[[], keras.Model] | None = None
     relation_module: Callable[[], keras.Model] | None = None
     n_way: int = N_WAY
+    generator: Callable[[], keras.Model] | None = None
 
 
 def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLearner:
@@ -97,6 +99,8 @@ def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLe
         arguments = [networks.encoder()]
     else:
         arguments = [networks.network()]
+    if name.startswith("meta_gan") and networks.generator is not None:
+        options = {"generator": networks.generator(), **options}
     return tfmeta.learners.get(name)(*arguments, **{**OPTIONS[name], **options})
 
 
@@ -178,11 +182,23 @@ def dense_relation_module() -> keras.Model:
     )
 
 
+def dense_generator() -> keras.Model:
+    """Without a bias at its end, which batch norm of the fakes would undo."""
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(4, use_bias=False),
+        ]
+    )
+
+
 DENSE = Networks(
     dense_network,
     dense_encoder,
     dense_network_with_context,
     relation_module=dense_relation_module,
+    generator=dense_generator,
 )
 
 

@@ -275,9 +275,7 @@ def test_what_cannot_be_right_is_refused():
         tfmeta.MetaGANMAML(network, inner_loss="mse")
     with pytest.raises(ValueError, match="regression has no classes"):
         tfmeta.MetaGANRelationNetwork(network, n_targets=1)
-    with pytest.raises(
-        ValueError, match=r"generator must map \[N, 164\] to \[N, 4\]; got one from"
-    ):
+    with pytest.raises(ValueError, match=r"must map \[N, 164\] to \[N, 4\]; got one from"):
         tfmeta.MetaGANMAML(network, generator=tfmeta.backbones.generator(3, (4,)))
     with pytest.raises(ValueError, match=r"missing: \['unlabelled_x'\]"):
         inputs, _ = episode(n_unlabelled=0)

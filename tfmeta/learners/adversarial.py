@@ -102,11 +102,13 @@ class Adversarial(MetaLearner):
         _check("example_encoder", self.example_encoder, shape, (2 * self.n_code,))
         self.generator_optimizer.build(self.generator_variables)
 
+    def _networks(self) -> list[keras.Model]:
+        return [n for n in (self.generator, self.example_encoder) if n is not None]
+
     @property
     def generator_variables(self) -> list[keras.Variable]:
         """The trainable variables of the generator and of the encoder that tells it the task."""
-        networks = (self.generator, self.example_encoder)
-        return [v for n in networks if n is not None for v in n.trainable_variables]
+        return [v for network in self._networks() for v in network.trainable_variables]
 
     @property
     def outer_variables(self) -> list[keras.Variable]:
@@ -208,11 +210,12 @@ class Adversarial(MetaLearner):
             log_odds.append(self._log_odds(state, episode["unlabelled_x"], masks[-1]))
         with collecting_losses() as losses:
             fakes = self.generate(support_x, support_mask, tf.shape(query_x)[0], training=True)
-        of_fakes = self._log_odds(state, fakes, None)
+        mask = mask_of_fakes(query_mask)
+        of_fakes = self._log_odds(state, fakes, mask)
         of_learner = pooled_mean([loss_as_real(v) for v in log_odds], masks)
-        of_learner += pooled_mean([loss_as_fake(of_fakes)], [None])
-        of_generator = pooled_mean([loss_as_real(of_fakes)], [None])
-        for network in (self.generator, self.example_encoder):
+        of_learner += pooled_mean([loss_as_fake(of_fakes)], [mask])
+        of_generator = pooled_mean([loss_as_real(of_fakes)], [mask])
+        for network in self._networks():
             losses += network.losses  # Those of kernel_regularizer and its like.
         added = sum_of(losses, of_generator.dtype)
         return predictions, of_learner, of_generator if added is None else of_generator + added
@@ -288,12 +291,20 @@ class Adversarial(MetaLearner):
         if not learner.built:
             shape = (1, 1, *(self.example_shape or ()))
             learner.build({"support_x": shape, "query_x": shape})
-        of_generator = [v for n in (self.generator, self.example_encoder) for v in n.variables]
+        of_generator = [v for network in self._networks() for v in network.variables]
         ids = {id(v) for v in [*of_generator, self.generator_seeds.state]}
         values = [v for v in self.variables if id(v) not in ids]
         for variable, value in zip(learner.variables, values, strict=True):
             variable.assign(value)
         return learner
+
+
+def mask_of_fakes(mask: tf.Tensor | None) -> tf.Tensor | None:
+    """Returns the mask of as many fake examples as are no padding by `mask`, wherever that lies."""
+    if mask is None:
+        return None
+    n_examples = tf.reduce_sum(tf.cast(mask > 0, tf.int32))
+    return tf.cast(tf.range(tf.shape(mask)[0]) < n_examples, mask.dtype)
 
 
 def _copies(networks: dict[str, keras.Model]) -> dict[str, keras.Model]:

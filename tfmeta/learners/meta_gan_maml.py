@@ -8,7 +8,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta.checks import check_in_range
-from tfmeta.learners.adversarial import Adversarial
+from tfmeta.learners.adversarial import Adversarial, mask_of_fakes
 from tfmeta.learners.inner_batches import Support, support_batch
 from tfmeta.learners.inner_loop import State
 from tfmeta.learners.maml import MAML
@@ -167,9 +167,8 @@ class MetaGANMAML(MAML, Adversarial):
                 self.generate(support.x, support.mask, tf.shape(support.x)[0], training=True)
             )
         unlabelled = episode.get("unlabelled_x"), episode.get("unlabelled_mask")
-        *_, state = self.descend(
-            _Support(*support, *unlabelled, fakes), self.inner_steps, True, self.first_order
-        )
+        of_all: Any = _Support(*support, *unlabelled, fakes)
+        *_, state = self.descend(of_all, self.inner_steps, True, self.first_order)
         return self.with_statistics(state, support, training=True)
 
     def step_loss(
@@ -189,9 +188,10 @@ class MetaGANMAML(MAML, Adversarial):
         if support.unlabelled_x is not None:
             masks.append(support.unlabelled_mask)
             log_odds.append(self._inner_log_odds(state, support.unlabelled_x, by, masks[-1]))
-        of_fakes = loss_as_fake(self._inner_log_odds(state, support.fakes, by, None))
+        fake_mask = mask_of_fakes(support.mask)
+        of_fakes = loss_as_fake(self._inner_log_odds(state, support.fakes, by, fake_mask))
         adversarial = pooled_mean([loss_as_real(v) for v in log_odds], masks)
-        adversarial += pooled_mean([of_fakes], [None])
+        adversarial += pooled_mean([of_fakes], [fake_mask])
         loss += tf.cast(self.inner_adversarial_weight * adversarial, loss.dtype)
         added = sum_of(losses, loss.dtype)
         return loss if added is None else loss + added, scale, non_trainable
