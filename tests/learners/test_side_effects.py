@@ -32,7 +32,9 @@ EPISODES = {
 QUERY_Y = np.tile(np.arange(5) % N_WAY, (N_TASKS, 1))
 X, Y = EPISODES["support_x"][0], EPISODES["support_y"][0]
 INNER_LOOPS = sorted(
-    set(OPTIONS) - {"matching_network", "prototypical_network", "relation_network", *HEADS}
+    set(OPTIONS)
+    - {"matching_network", "prototypical_network", *HEADS}
+    - {"relation_network", "meta_gan_relation_network"}
 )
 
 

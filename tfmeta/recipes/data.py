@@ -273,11 +273,10 @@ class ClassEpisodes(Options):
     query_groups: GroupNames = None
     """Groups to draw queries from; by default all but `support_groups`."""
     n_unlabelled: ExamplesOrNone = 0
-    """Unlabelled examples per class, for MetaGAN. In meta-training only, unless another section
-    says otherwise."""
+    """Unlabelled examples per class, for MetaGAN; those of meta-training are for it alone."""
     labelled_fraction: OptionalFraction = None
-    """Fraction of each class's examples whose labels are used. Unlabelled examples are drawn from
-    the others. In meta-training only, unless another section says otherwise."""
+    """Fraction of each class's examples whose labels are used; unlabelled examples are drawn from
+    the others. That of meta-training is for it alone."""
 
 
 class RegressionEpisodes(Options):
