@@ -28,8 +28,12 @@ class EpisodeDescriber:
 
     def __init__(self, ways: int, shots: int, queries: int, parts: Sequence[EpisodePart]) -> None:
         self._ways, self._shots, self._labelled = ways, shots, shots + queries
-        self._pools = [_Pool(part.rows, part.n_examples) for part in parts]
+        pools = [_Pool(part.rows, part.n_examples) for part in parts]
         self._n_unlabelled = sum(part.n_examples for part in parts) - self._labelled
+        # Drawn last, so that the others are those of the episode without it.
+        is_apart = self._n_unlabelled == parts[-1].n_examples
+        self._unlabelled = pools.pop() if is_apart else None
+        self._pools = pools
         self._n_classes = len(parts[0].rows)
 
     def describe(self, random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> tuple[Part, ...]:
@@ -46,13 +50,19 @@ class EpisodeDescriber:
         classes = tf.math.top_k(random.bits([self._n_classes]), self._ways).indices
         rows = tf.concat([pool.draw(random, classes) for pool in self._pools], axis=1)
         is_in_way = tf.range(self._ways) < size["n_way"]
-        parts = [
-            (rows[:, : self._shots], size["n_shot"]),
-            (rows[:, self._shots : self._labelled], size["n_query"]),
-        ]
-        if self._n_unlabelled:
-            parts.append((rows[:, self._labelled :], tf.constant(self._n_unlabelled)))
-        return tuple(self._shuffled_part(random, part, is_in_way, n) for part, n in parts)
+        support, query = rows[:, : self._shots], rows[:, self._shots : self._labelled]
+        parts = (
+            self._shuffled_part(random, support, is_in_way, size["n_shot"]),
+            self._shuffled_part(random, query, is_in_way, size["n_query"]),
+        )
+        if not self._n_unlabelled:
+            return parts
+        if self._unlabelled is None:
+            others = rows[:, self._labelled :]
+        else:
+            others = self._unlabelled.draw(random, classes)
+        n_unlabelled = tf.constant(self._n_unlabelled)
+        return *parts, self._shuffled_part(random, others, is_in_way, n_unlabelled)
 
     def _shuffled_part(
         self, random: EpisodeRandom, rows: tf.Tensor, is_in_way: tf.Tensor, n_used: tf.Tensor
