@@ -26,10 +26,10 @@ RESULTS = FOLDER / "results.json"
 FIGURE = FOLDER.parent.parent / "docs" / "images" / "metagan.png"
 
 SHAPE = (28, 28, 1)
-FILTERS = 32
-STEPS = {"maml": 300, "relation_network": 400}
-META_BATCH = 8
-N_UNLABELLED = 3
+FILTERS = 16
+STEPS = {"maml": 200, "relation_network": 300}
+META_BATCH = 4
+N_UNLABELLED = 2
 TEST_EPISODES, TEST_BATCH = 200, 20
 # The generator's networks, small enough for CPUs.
 N_CODE, N_NOISE, GENERATOR_FILTERS = 16, 32, 8

@@ -134,15 +134,29 @@ class Adversarial(MetaLearner):
         Returns:
             `[n_examples, *x]`. Further calls draw others.
         """
+        (fakes,) = self._generate_sets(support_x, support_mask, [n_examples], training)
+        return fakes
+
+    def _generate_sets(
+        self,
+        support_x: tf.Tensor,
+        support_mask: tf.Tensor | None,
+        sizes: list[Any],
+        training: bool,
+    ) -> list[tf.Tensor]:
+        """Draws several sets of fake examples of a task at once."""
         codes = self._call(self.example_encoder, support_x, support_mask, training)
         mask = tf.ones_like(codes[:, 0]) if support_mask is None else support_mask
         weights = tf.cast(mask, codes.dtype)[:, None]
         total = tf.reduce_sum(tf.where(weights > 0, codes, tf.zeros_like(codes)), axis=0)
         mean, log_sigma = tf.split(tf.math.divide_no_nan(total, tf.reduce_sum(weights)), 2)
-        code_noise = self._normal(n_examples, self.n_code)
-        code = mean + tf.exp(log_sigma) * code_noise
-        inputs = tf.concat([code, self._normal(n_examples, self.n_noise)], axis=1)
-        return self._call(self.generator, inputs, None, training)
+        # Each set has draws of its own, so that padding of one changes none of another.
+        draws = [(self._normal(n, self.n_code), self._normal(n, self.n_noise)) for n in sizes]
+        inputs = [
+            tf.concat([mean + tf.exp(log_sigma) * code, noise], axis=1) for code, noise in draws
+        ]
+        fakes = self._call(self.generator, tf.concat(inputs, axis=0), None, training)
+        return tf.split(fakes, [tf.shape(x)[0] for x in inputs])
 
     def _normal(self, n_rows: int | tf.Tensor, n_columns: int) -> tf.Tensor:
         shape = (n_rows, n_columns)
@@ -201,15 +215,18 @@ class Adversarial(MetaLearner):
         episode = task.episode
         support_x, support_mask = episode["support_x"], episode.get("support_mask")
         query_x, query_mask = episode["query_x"], episode.get("query_mask")
-        state = self.adapt_against_generator(episode, task.n_way)
+        sizes = [tf.shape(x)[0] for x in ([support_x] if self.has_inner_fakes else []) + [query_x]]
+        with collecting_losses() as losses:
+            *inner, fakes = self._generate_sets(support_x, support_mask, sizes, training=True)
+        # The inner steps learn from fakes as from data: the generator gets no gradient by them.
+        inner_fakes = tf.stop_gradient(inner[0]) if inner else None
+        state = self.adapt_against_generator(episode, inner_fakes, task.n_way)
         predictions = self.predict_task(state, query_x, query_mask, training=True)
         predictions = tf.cast(predictions, self.variable_dtype)
         log_odds, masks = [log_odds_of_real(predictions, self.output_kind)], [query_mask]
         if "unlabelled_x" in episode:
             masks.append(episode.get("unlabelled_mask"))
             log_odds.append(self._log_odds(state, episode["unlabelled_x"], masks[-1]))
-        with collecting_losses() as losses:
-            fakes = self.generate(support_x, support_mask, tf.shape(query_x)[0], training=True)
         mask = mask_of_fakes(query_mask)
         of_fakes = self._log_odds(state, fakes, mask)
         of_learner = pooled_mean([loss_as_real(v) for v in log_odds], masks)
@@ -220,13 +237,23 @@ class Adversarial(MetaLearner):
         added = sum_of(losses, of_generator.dtype)
         return predictions, of_learner, of_generator if added is None else of_generator + added
 
+    @property
+    def has_inner_fakes(self) -> bool:
+        """Whether adapting to a task in meta-training takes fake examples; no, by default."""
+        return False
+
     def adapt_against_generator(
-        self, episode: dict[str, tf.Tensor], n_way: tf.Tensor | None
+        self,
+        episode: dict[str, tf.Tensor],
+        fakes: tf.Tensor | None,
+        n_way: tf.Tensor | None,
     ) -> Any:
         """Adapts to a task in meta-training: as elsewhere, unless a learner overrides it.
 
         Args:
             episode: dict. One task, with what is unlabelled.
+            fakes: tf.Tensor `[S, *x]`, without a gradient, or None. As many fake examples as
+                support examples, if it `has_inner_fakes`.
             n_way: tf.Tensor, scalar int32, or None. As in `adapt_task`.
         """
         support = episode["support_x"], episode["support_y"], episode.get("support_mask")

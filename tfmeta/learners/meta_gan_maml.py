@@ -154,18 +154,20 @@ class MetaGANMAML(MAML, Adversarial):
 
     # === Meta-training ===
 
+    @property
+    def has_inner_fakes(self) -> bool:
+        return bool(self.inner_steps and self.inner_adversarial_weight)
+
     def adapt_against_generator(
-        self, episode: dict[str, tf.Tensor], n_way: tf.Tensor | None
+        self,
+        episode: dict[str, tf.Tensor],
+        fakes: tf.Tensor | None,
+        n_way: tf.Tensor | None,
     ) -> State:
         """Takes the inner steps with all terms of L_D."""
         support = Support(episode["support_x"], episode["support_y"], episode.get("support_mask"))
-        if not self.inner_steps or not self.inner_adversarial_weight:
+        if fakes is None:
             return self.adapt_task(*support, training=True, n_way=n_way)
-        with collecting_losses():  # Those of the generator are for its own loss.
-            # The inner steps learn from fakes as from data: the generator gets no gradient by them.
-            fakes = tf.stop_gradient(
-                self.generate(support.x, support.mask, tf.shape(support.x)[0], training=True)
-            )
         unlabelled = episode.get("unlabelled_x"), episode.get("unlabelled_mask")
         of_all: Any = _Support(*support, *unlabelled, fakes)
         *_, state = self.descend(of_all, self.inner_steps, True, self.first_order)
