@@ -172,13 +172,12 @@ class Adversarial(MetaLearner):
 
     # === Meta-training ===
 
-    def make_train_function(self, force: bool = False) -> None:
-        """Makes Keras's function, with a new optimizer of the generator if this is a copy."""
-        known = keras_internals.optimizer_knows(self.generator_optimizer, self.generator_variables)
-        if self.built and not known:
-            self.generator_optimizer = keras.optimizers.Adam(self.generator_learning_rate, *BETAS)
+    def compile(self, *args: Any, **kwargs: Any) -> None:
+        """Configures meta-training; see `MetaLearner.compile`. The generator's optimizer is new."""
+        super().compile(*args, **kwargs)
+        self.generator_optimizer = keras.optimizers.Adam(self.generator_learning_rate, *BETAS)
+        if self.built:
             self.generator_optimizer.build(self.generator_variables)
-        super().make_train_function(force)
 
     def task_gradients(self, task: TrainingTask) -> TaskUpdate:
         """Takes the gradients of both players' losses, each by the player's own variables.
