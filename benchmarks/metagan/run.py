@@ -44,7 +44,7 @@ def generator() -> dict[str, Any]:
     }
 
 
-MAML = {"inner_steps": 1, "test_inner_steps": 3, "inner_learning_rate": 0.4}
+MAML = {"inner_steps": 1, "test_inner_steps": 3, "inner_learning_rate": 0.4, "first_order": True}
 
 
 def maml() -> keras.Model:
@@ -84,6 +84,13 @@ RUNS: dict[str, tuple[str, Callable[[], tfmeta.MetaLearner], int]] = {
     "Relation Network + generator + unlabelled": (
         "relation_network",
         lambda: tfmeta.MetaGANRelationNetwork(*relation_modules(), **generator()),
+        N_UNLABELLED,
+    ),
+    "Relation Network + generator + unlabelled, w = 1": (
+        "relation_network",
+        lambda: tfmeta.MetaGANRelationNetwork(
+            *relation_modules(), **generator(), adversarial_weight=1.0
+        ),
         N_UNLABELLED,
     ),
 }

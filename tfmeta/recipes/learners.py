@@ -237,7 +237,7 @@ class MetaGANRelationNetwork(RelationNetwork):
     """Numbers in a task's code, from which the generator makes examples."""
     n_noise: Filters = 100
     """Random numbers from which it makes an example."""
-    adversarial_weight: Weight = 1.0
+    adversarial_weight: Weight = 0.1
     """Weight of telling real from fake."""
     generator_learning_rate: PositiveNumber = 0.001
     """Learning rate of the generator's optimizer, Adam."""
