@@ -77,7 +77,11 @@ class Adversarial(MetaLearner):
         self.n_code, self.n_noise = n_code, n_noise
         self.adversarial_weight = adversarial_weight
         self.generator_learning_rate = generator_learning_rate
-        self.generator, self.example_encoder = generator, example_encoder
+        # Keras keeps them once they are built, after the learner's own networks, so that weights
+        # have the same order whether these were given or made.
+        self._given = _Given(generator, example_encoder)
+        self._generator: keras.Model | None = None
+        self._example_encoder: keras.Model | None = None
         self.generator_seeds = keras.random.SeedGenerator()
         self.generator_optimizer = keras.optimizers.Adam(generator_learning_rate, *BETAS)
 
@@ -94,16 +98,26 @@ class Adversarial(MetaLearner):
         shape = self.example_shape
         if shape is None:
             raise ValueError("The shape of an example must be known before the generator is made.")
-        if self.generator is None:
-            self.generator = backbones.generator(self.n_code + self.n_noise, shape)
-        if self.example_encoder is None:
-            self.example_encoder = backbones.example_encoder(shape, 2 * self.n_code)
-        _check("generator", self.generator, (self.n_code + self.n_noise,), shape)
-        _check("example_encoder", self.example_encoder, shape, (2 * self.n_code,))
+        n_inputs, n_outputs = self.n_code + self.n_noise, 2 * self.n_code
+        generator = self._given.generator or backbones.generator(n_inputs, shape)
+        encoder = self._given.example_encoder or backbones.example_encoder(shape, n_outputs)
+        _check("generator", generator, (n_inputs,), shape)
+        _check("example_encoder", encoder, shape, (n_outputs,))
+        self._generator, self._example_encoder = generator, encoder
         self.generator_optimizer.build(self.generator_variables)
 
+    @property
+    def generator(self) -> keras.Model | None:
+        """The generator; None if it is still to make."""
+        return self._generator or self._given.generator
+
+    @property
+    def example_encoder(self) -> keras.Model | None:
+        """The encoder that tells the generator the task; None if it is still to make."""
+        return self._example_encoder or self._given.example_encoder
+
     def _networks(self) -> list[keras.Model]:
-        return [n for n in (self.generator, self.example_encoder) if n is not None]
+        return [n for n in (self._generator, self._example_encoder) if n is not None]
 
     @property
     def generator_variables(self) -> list[keras.Variable]:
@@ -214,6 +228,11 @@ class Adversarial(MetaLearner):
         episode = task.episode
         support_x, support_mask = episode["support_x"], episode.get("support_mask")
         query_x, query_mask = episode["query_x"], episode.get("query_mask")
+        if not query_x.dtype.is_floating:
+            raise ValueError(
+                "A generator makes examples of floats, not of integers such as tokens or pixels: "
+                f"cast the examples of episodes to float32; got {query_x.dtype.name}."
+            )
         sizes = [tf.shape(x)[0] for x in ([support_x] if self.has_inner_fakes else []) + [query_x]]
         with collecting_losses() as losses:
             *inner, fakes = self._generate_sets(support_x, support_mask, sizes, training=True)
@@ -323,6 +342,13 @@ class Adversarial(MetaLearner):
         for variable, value in zip(learner.variables, values, strict=True):
             variable.assign(value)
         return learner
+
+
+class _Given:
+    """The networks that the constructor was given, out of Keras's sight."""
+
+    def __init__(self, generator: keras.Model | None, encoder: keras.Model | None) -> None:
+        self.generator, self.example_encoder = generator, encoder
 
 
 def mask_of_fakes(mask: tf.Tensor | None) -> tf.Tensor | None:

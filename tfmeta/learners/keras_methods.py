@@ -171,7 +171,7 @@ class KerasMethods(Contract):
 
     def check_trainable(self) -> None:
         """Raises a ValueError if meta-training could change nothing."""
-        if not self.trainable_variables:
+        if not self.outer_variables:
             raise ValueError(
                 f"This {type(self).__name__} has no trainable weights, so there is nothing to "
                 "meta-train: its layers have none, or are frozen (trainable=False). Thaw some of "
