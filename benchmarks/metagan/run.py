@@ -203,8 +203,7 @@ def figure(learner: Any, test: Any) -> None:
     axes.set_yticks(np.arange(6) * 28 + 14, ["support set", "generated"] * 3)
     for line in (2, 4):
         axes.axhline(28 * line - 0.5, color="C0", linewidth=2)
-    plt.tight_layout()
-    plt.savefig(FIGURE, dpi=110)
+    plt.savefig(FIGURE, dpi=110, bbox_inches="tight")
 
 
 def main() -> None:

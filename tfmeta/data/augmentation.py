@@ -15,7 +15,7 @@ from tfmeta import keras_internals
 from tfmeta.data.class_episodes import Part
 from tfmeta.data.pipeline import EpisodeRandom
 
-Describe = Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], tuple[Part, Part]]
+Describe = Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], tuple[Part, ...]]
 
 PARTS = ("support", "query")
 # Operations with a state that change no pixel.
