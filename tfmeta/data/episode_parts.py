@@ -89,7 +89,7 @@ def split_by_label(
     Example:
 
     >>> split_by_label(["a", "b"], [np.arange(5), np.arange(10, 12)], 0.4)[0]
-    [array([2, 1]), array([10])]
+    [array([3, 4]), array([11])]
     """
     is_number = isinstance(labelled_fraction, int | float) and not isinstance(
         labelled_fraction, bool
