@@ -64,6 +64,8 @@ LARGE_EXAMPLES = {
     "MAMLTRPO",
     "MahalanobisHead",
     "MatchingNetwork",
+    "MetaGANMAML",
+    "MetaGANRelationNetwork",
     "MetaLSTM",
     "MetaSGD",
     "ProMP",

@@ -18,6 +18,7 @@ MODES = ("transductive", "support", "running")
 N_WAY = 3
 
 _STEPS = {"inner_learning_rate": 0.1, "inner_steps": 2}
+_GENERATOR = {"n_code": 2, "n_noise": 3}
 # By the learner's name. Recipes can have them, too.
 OPTIONS: dict[str, dict[str, Any]] = {
     "amortized_maml": {"inner_learning_rate": 0.1, "inner_steps": 1, "samples": 2},
@@ -42,6 +43,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "maml": _STEPS,
     "maml_plus_plus": _STEPS,
     "matching_network": {},
+    "meta_gan_maml": {**_STEPS, **_GENERATOR},
+    "meta_gan_relation_network": _GENERATOR,
     "meta_lstm": {"inner_steps": 2, "hidden_units": 4, "input_bias": (-1, 0)},
     "meta_sgd": _STEPS,
     "prototypical_network": {},
@@ -55,7 +58,7 @@ HEADS = (
     *("logistic_head", "mahalanobis_head", "ridge_head", "simple_shot"),
 )
 # Other learners that version 0.1.0 did not have.
-LATER = ("amortized_maml",)
+LATER = ("amortized_maml", "meta_gan_maml", "meta_gan_relation_network")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +72,7 @@ class Networks:
         relation_encoder: Makes Relation Network's encoder. Defaults to `encoder`.
         relation_module: Makes Relation Network's other network. Defaults to its own default.
         n_way: int. Outputs of ANIL's head. Defaults to 3.
+        generator: Makes MetaGAN's generator. Defaults to its own default.
     """
 
     network: Callable[[], keras.Model]
@@ -77,6 +81,7 @@ class Networks:
     relation_encoder: Callable[[], keras.Model] | None = None
     relation_module: Callable[[], keras.Model] | None = None
     n_way: int = N_WAY
+    generator: Callable[[], keras.Model] | None = None
 
 
 def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLearner:
@@ -86,7 +91,7 @@ def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLe
         arguments = [networks.encoder(), networks.n_way]
     elif name == "cavia":
         arguments = [networks.network_with_context()]
-    elif name == "relation_network":
+    elif name in ("relation_network", "meta_gan_relation_network"):
         arguments = [(networks.relation_encoder or networks.encoder)()]
         if networks.relation_module is not None:
             arguments.append(networks.relation_module())
@@ -94,6 +99,8 @@ def make_learner(name: str, networks: Networks, **options: Any) -> tfmeta.MetaLe
         arguments = [networks.encoder()]
     else:
         arguments = [networks.network()]
+    if name.startswith("meta_gan") and networks.generator is not None:
+        options = {"generator": networks.generator(), **options}
     return tfmeta.learners.get(name)(*arguments, **{**OPTIONS[name], **options})
 
 
@@ -175,11 +182,23 @@ def dense_relation_module() -> keras.Model:
     )
 
 
+def dense_generator() -> keras.Model:
+    """Without a bias at its end, which batch norm of the fakes would undo."""
+    return keras.Sequential(
+        [
+            keras.Input((5,)),
+            keras.layers.Dense(8, activation="tanh"),
+            keras.layers.Dense(4, use_bias=False),
+        ]
+    )
+
+
 DENSE = Networks(
     dense_network,
     dense_encoder,
     dense_network_with_context,
     relation_module=dense_relation_module,
+    generator=dense_generator,
 )
 
 

@@ -675,7 +675,10 @@ STANDS_FOR: dict[str, tuple[type[Options], Callable[..., Any], Sequence[str]]] =
         f"learner {name}": (
             model,
             learners.BY_NAME[name],
-            ("network", "encoder", "head", "relation_module", "n_targets", "augment"),
+            (
+                *("network", "encoder", "head", "relation_module", "n_targets", "augment"),
+                *("generator", "example_encoder"),
+            ),
         )
         for name, model in LEARNERS.items()
     },

@@ -52,7 +52,8 @@ def permute_draws(learner, order):
 
 
 # Each task of a training step has random numbers of its own.
-RANDOM = {"random_training": True, "custom_training": True, "permute_outputs": permute_draws}
+DRAWS = {"random_training": True, "custom_training": True}
+RANDOM = {**DRAWS, "permute_outputs": permute_draws}
 
 # By the learner's name: its options here, and what its method promises.
 CLASSIFIERS = {
@@ -67,6 +68,8 @@ CLASSIFIERS = {
         {**BY_UNIT, "custom_training": True},
     ),
     "meta_lstm": ({"inner_steps": 3}, {**BY_UNIT, "exact_gradient": False}),
+    "meta_gan_maml": ({"inner_learning_rate": 0.3}, {**BY_UNIT, **DRAWS}),
+    "meta_gan_relation_network": ({}, {**DRAWS, "training_steps": 30}),
     "reptile": (
         {"inner_steps": 4, "inner_batch_size": 4, "inner_rule": "adam"},
         {
@@ -260,7 +263,7 @@ OF_HEADS = {
 }
 
 # Each step calls several networks, so the long checks take several times as long.
-SEVERAL_NETWORKS = ("amortized_maml",)
+SEVERAL_NETWORKS = ("amortized_maml", "meta_gan_maml", "meta_gan_relation_network")
 
 
 # The default tier's learners in the checks that trace most; test_task_mapping.py has more of one.

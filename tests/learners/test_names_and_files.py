@@ -25,6 +25,8 @@ import tfmeta
         ("maml", tfmeta.MAML),
         ("maml_plus_plus", tfmeta.MAMLPlusPlus),
         ("matching_network", tfmeta.MatchingNetwork),
+        ("meta_gan_maml", tfmeta.MetaGANMAML),
+        ("meta_gan_relation_network", tfmeta.MetaGANRelationNetwork),
         ("meta_lstm", tfmeta.MetaLSTM),
         ("meta_sgd", tfmeta.MetaSGD),
         ("prototypical_network", tfmeta.PrototypicalNetwork),

@@ -25,6 +25,15 @@ def film_conv4():
     return tfmeta.backbones.film_conv4(N_WAY, SHAPE, filters=FILTERS, n_context=3)
 
 
+def generator():
+    return {
+        "generator": tfmeta.backbones.generator(5, SHAPE, FILTERS),
+        "example_encoder": tfmeta.backbones.example_encoder(SHAPE, 4, FILTERS),
+        "n_code": 2,
+        "n_noise": 3,
+    }
+
+
 NEW = {
     "maml": lambda mode: tfmeta.MAML(
         conv4(N_WAY, True), inner_learning_rate=0.1, inner_steps=2, batch_norm=mode
@@ -62,6 +71,15 @@ NEW = {
         tfmeta.backbones.relation_encoder(SHAPE, FILTERS),
         tfmeta.backbones.relation_module((4, 4, FILTERS), 4),
         batch_norm=mode,
+    ),
+    "meta_gan_maml": lambda mode: tfmeta.MetaGANMAML(
+        conv4(N_WAY, False), inner_learning_rate=0.1, batch_norm=mode, **generator()
+    ),
+    "meta_gan_relation_network": lambda mode: tfmeta.MetaGANRelationNetwork(
+        tfmeta.backbones.relation_encoder(SHAPE, FILTERS),
+        tfmeta.backbones.relation_module((4, 4, FILTERS), 4),
+        batch_norm=mode,
+        **generator(),
     ),
 }
 

@@ -36,6 +36,7 @@ def head():
     return keras.Sequential([keras.Input((5,)), keras.layers.Dense(N_WAY)])
 
 
+SMALL = {"n_code": 2, "n_noise": 3}
 # CAVIA's network cannot be subclassed; to build it as the others must do no harm.
 LEARNERS = {
     "amortized_maml": lambda: tfmeta.AmortizedMAML(Network(N_WAY), samples=2),
@@ -49,6 +50,10 @@ LEARNERS = {
     "matching_network": lambda: tfmeta.MatchingNetwork(Network(5)),
     "matching_network_full_context": lambda: tfmeta.MatchingNetwork(Network(5), full_context=True),
     **{name: lambda name=name: tfmeta.learners.get(name)(Network(5)) for name in HEADS},
+    "meta_gan_maml": lambda: tfmeta.MetaGANMAML(Network(N_WAY), **SMALL),
+    "meta_gan_relation_network": lambda: tfmeta.MetaGANRelationNetwork(
+        Network(5), Network(1, "sigmoid"), **SMALL
+    ),
     "meta_lstm": lambda: tfmeta.MetaLSTM(Network(N_WAY), inner_steps=2),
     "meta_sgd": lambda: tfmeta.MetaSGD(Network(N_WAY)),
     "prototypical_network": lambda: tfmeta.PrototypicalNetwork(Network(5)),

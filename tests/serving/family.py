@@ -58,6 +58,12 @@ LEARNERS = {
     "relation_network": lambda: tfmeta.RelationNetwork(
         backbones.relation_encoder((28, 28, 1), 8), batch_norm="support"
     ),
+    "meta_gan_maml": lambda: tfmeta.MetaGANMAML(
+        network(), inner_learning_rate=0.1, n_code=2, n_noise=3, batch_norm="support"
+    ),
+    "meta_gan_relation_network": lambda: tfmeta.MetaGANRelationNetwork(
+        backbones.relation_encoder((28, 28, 1), 8), n_code=2, n_noise=3, batch_norm="support"
+    ),
     "maml_regression": lambda: tfmeta.MAML(
         backbones.mlp(), inner_learning_rate=0.01, inner_steps=2, inner_loss="mse"
     ),

@@ -7,6 +7,7 @@ from tfmeta.backbones.conv4 import conv4
 from tfmeta.backbones.efficientnet_lite0 import efficientnet_lite0
 from tfmeta.backbones.film_conv4 import film_conv4
 from tfmeta.backbones.from_keras import from_keras
+from tfmeta.backbones.generator import example_encoder, generator
 from tfmeta.backbones.identity import identity
 from tfmeta.backbones.linear import linear
 from tfmeta.backbones.mlp import mlp
@@ -17,8 +18,10 @@ from tfmeta.backbones.relation_mlp import relation_mlp
 __all__ = [
     "conv4",
     "efficientnet_lite0",
+    "example_encoder",
     "film_conv4",
     "from_keras",
+    "generator",
     "identity",
     "linear",
     "mlp",

@@ -15,7 +15,7 @@ from tfmeta import keras_internals
 from tfmeta.data.class_episodes import Part
 from tfmeta.data.pipeline import EpisodeRandom
 
-Describe = Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], tuple[Part, Part]]
+Describe = Callable[[EpisodeRandom, Mapping[str, tf.Tensor]], tuple[Part, ...]]
 
 PARTS = ("support", "query")
 # Operations with a state that change no pixel.
@@ -231,7 +231,7 @@ def with_seeds(
     describe: Describe,
     random: EpisodeRandom,
     size: Mapping[str, tf.Tensor],
-) -> tuple[Part, Part]:
+) -> tuple[Part, ...]:
     """Describes an episode, and draws a seed for each of its images.
 
     The seeds are drawn last, so that the rows are those of the episode without augmentation.
@@ -242,13 +242,12 @@ def with_seeds(
         size: mapping from str to int32 scalars. The sizes of the episode.
 
     Returns:
-        The support set and the query set, with `"seeds"`, int32 `[rows, 2]`.
+        The parts of the episode, with `"seeds"`, int32 `[rows, 2]`.
     """
-    support, query = (
+    return tuple(
         {**part, "seeds": random.bits([part["rows"].shape[0], 2])}
         for part in describe(random, size)
     )
-    return support, query
 
 
 def _parts(layer: keras.Layer) -> Iterator[keras.Layer]:

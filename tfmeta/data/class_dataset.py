@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from tfmeta import tensorflow_internals
 from tfmeta.data.augmentation import ImageAugmentation, image_augmentations, with_seeds
+from tfmeta.data.class_arrays import checked_arrays
 from tfmeta.data.class_episodes import EpisodeDescriber, Part
 from tfmeta.data.episode_parts import check_enough, parts_of_episodes
 from tfmeta.data.groups import Groups, rows_of_groups
@@ -111,38 +112,7 @@ class ClassDataset:
             ValueError: If the lengths differ, the labels are neither integers nor text or have no
                 name, or a value is uint16 or not finite as float32.
         """
-        x, y = _as_array("x", x), _as_array("y", y)
-        if x.ndim < 2 or y.ndim != 1 or len(x) != len(y) or len(x) == 0:
-            raise ValueError(
-                "Arrays (x, y) must be x [N, *x] and y [N]; got the shapes "
-                f"{x.shape} and {y.shape}."
-            )
-        if y.dtype == object and all(isinstance(label, str) for label in y):
-            y = y.astype(str)
-        is_text = y.dtype.kind in "UT" and class_names is None
-        if not (is_text or np.issubdtype(y.dtype, np.integer)):
-            raise ValueError(f"The labels y must be integers, or text; got {y.dtype}.")
-        if not (np.issubdtype(x.dtype, np.number) or x.dtype == bool):
-            raise ValueError(f"The examples x must be numbers; got {x.dtype}.")
-        if x.dtype == np.uint16:
-            raise ValueError(
-                "The examples x are uint16. If they are pixels, divide them by the largest value "
-                "that they can have (65535, or 4095 for 12 bits); else pass x.astype('float32')."
-            )
-        if x.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # Infinities are refused below.
-                x = x.astype(np.float32)
-        if not np.isfinite(x).all():
-            raise ValueError(
-                "The examples x must be finite; some are NaN, infinite or too large for float32."
-            )
-        if isinstance(class_names, str):
-            raise ValueError(f"class_names must be a list of names; got the text {class_names!r}.")
-        if class_names is not None and (y.min() < 0 or y.max() >= len(class_names)):
-            raise ValueError(
-                f"Labels must be from 0 to {len(class_names) - 1}, one per class name; "
-                f"got {y.min()} to {y.max()}."
-            )
+        x, y = checked_arrays(x, y, class_names)
         order = np.argsort(y, kind="stable")
         if groups is not None and len(groups) != len(y):
             raise ValueError(f"Each of the {len(y)} examples needs one group; got {len(groups)}.")
@@ -235,6 +205,8 @@ class ClassDataset:
         augment: Any = None,
         support_groups: Groups = None,
         query_groups: Groups = None,
+        n_unlabelled: int = 0,
+        labelled_fraction: float | None = None,
     ) -> tf.data.Dataset:
         """Makes an endless data set of meta-batches of episodes, for `fit`.
 
@@ -262,6 +234,12 @@ class ClassDataset:
                 come. Defaults to None: all but `query_groups`, or any if that is None, too.
             query_groups: sequence of str, or None. The groups from which the queries come.
                 Defaults to None: all but `support_groups`, or any if that is None, too.
+            n_unlabelled: int ≥ 0. Unlabelled examples per class, for learners that learn from them,
+                such as `tfmeta.MetaGANMAML`. Defaults to 0.
+            labelled_fraction: float between 0 and 1, or None. The fraction of each class's examples
+                whose labels are used: support examples and queries are drawn from them, and
+                unlabelled examples from the others. They are the same ones in all episodes, for
+                every seed. Defaults to None: an example may be any of the three.
 
         Returns:
             A data set of `(inputs, query_y)` with `support_x` `[T, n_way·n_shot, *x]` float32,
@@ -269,7 +247,8 @@ class ClassDataset:
             `query_y` `[T, n_way·n_query]` int32. If a size is a range, it is drawn once per
             meta-batch, the shapes are those of the highest sizes, the inputs have `support_mask`
             and `query_mask`, and the elements are `(inputs, query_y, query_mask)`: Keras takes
-            the third as sample weights.
+            the third as sample weights. With `n_unlabelled`, the inputs have `unlabelled_x`
+            `[T, n_way·n_unlabelled, *x]`, too, and `unlabelled_mask` if a size is a range.
 
         Raises:
             ValueError: If there are too few classes, a class has too few examples, or a size, the
@@ -282,13 +261,20 @@ class ClassDataset:
             "n_query": check_size("n_query", n_query),
         }
         ways, shots, queries = (high for _, high in sizes.values())
+        if not isinstance(n_unlabelled, int) or n_unlabelled < 0:
+            raise ValueError(f"n_unlabelled must be an integer ≥ 0; got {n_unlabelled!r}.")
         parts = parts_of_episodes(
-            self.rows, self.groups, shots, queries, support_groups, query_groups
+            self.class_names,
+            self.rows,
+            self.groups,
+            {"n_shot": shots, "n_query": queries, "n_unlabelled": n_unlabelled},
+            support_groups,
+            query_groups,
+            labelled_fraction,
         )
         check_enough(self.class_names, ways, parts)
         is_ranged = any(low != high for low, high in sizes.values())
-        rows_of_parts = [part.rows for part in parts]
-        describe = EpisodeDescriber(ways, shots, queries, rows_of_parts).describe
+        describe = EpisodeDescriber(ways, shots, queries, parts).describe
         augmentations = image_augmentations(augment, self.example_shape)
         data = episode_pipeline(
             functools.partial(with_seeds, describe) if augmentations else describe,
@@ -315,6 +301,8 @@ class ClassDataset:
         self,
         support: Part,
         query: Part,
+        unlabelled: Part | None = None,
+        *,
         is_ranged: bool,
         augmentations: Mapping[str, ImageAugmentation],
     ) -> Any:
@@ -324,9 +312,14 @@ class ClassDataset:
             "support_y": support["y"],
             "query_x": self._fetch_part(query, is_ranged, augmentations.get("query")),
         }
+        masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
+        if unlabelled is not None:
+            # Unlabelled examples are part of the support set, whose images may be changed.
+            augmentation = augmentations.get("support")
+            inputs["unlabelled_x"] = self._fetch_part(unlabelled, is_ranged, augmentation)
+            masks["unlabelled_mask"] = unlabelled["mask"]
         if not is_ranged:
             return inputs, query["y"]
-        masks = {"support_mask": support["mask"], "query_mask": query["mask"]}
         return {**inputs, **masks}, query["y"], query["mask"]
 
     def _fetch_part(
@@ -347,13 +340,3 @@ def _rows_of(store: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
     """Returns the examples of some rows as float32, uint8 scaled to [0, 1]."""
     examples = tf.gather(store, rows)
     return tf.cast(examples, tf.float32) / 255 if store.dtype == tf.uint8 else examples
-
-
-def _as_array(name: str, value: Any) -> np.ndarray:
-    try:
-        return np.asarray(value)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"Arrays (x, y) must be x [N, *x] and y [N]; {name} is no array: {error}. If you have "
-            "pairs for training and for the test, join them first."
-        ) from error

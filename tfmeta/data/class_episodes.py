@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import tensorflow as tf
 
+from tfmeta.data.episode_parts import EpisodePart
 from tfmeta.data.pipeline import EpisodeRandom
 
-# The support set or the query set of one episode: `rows` int64, `y` int32 and `mask` float32, all
-# `[ways · examples per class]`.
+# The support set, the query set or the unlabelled examples of one episode: `rows` int64, `y` int32
+# and `mask` float32, all `[ways · examples per class]`.
 Part = dict[str, tf.Tensor]
 
 
@@ -21,20 +22,21 @@ class EpisodeDescriber:
         ways: int. The most classes of an episode.
         shots: int. The most support examples per class.
         queries: int. The most queries per class.
-        rows: sequence of sequences of int arrays. The rows of each class, from which support
-            examples and queries are drawn together; or those of support examples and those of
-            queries.
+        parts: sequence of EpisodePart. From which rows of each class its examples are drawn, in the
+            order support set, queries, unlabelled examples.
     """
 
-    def __init__(
-        self, ways: int, shots: int, queries: int, rows: Sequence[Sequence[np.ndarray]]
-    ) -> None:
-        self._ways, self._shots = ways, shots
-        sizes = (shots + queries,) if len(rows) == 1 else (shots, queries)
-        self._pools = [_Pool(part, n) for part, n in zip(rows, sizes, strict=True)]
-        self._n_classes = len(rows[0])
+    def __init__(self, ways: int, shots: int, queries: int, parts: Sequence[EpisodePart]) -> None:
+        self._ways, self._shots, self._labelled = ways, shots, shots + queries
+        pools = [_Pool(part.rows, part.n_examples) for part in parts]
+        self._n_unlabelled = sum(part.n_examples for part in parts) - self._labelled
+        # Drawn last, so that the others are those of the episode without it.
+        is_apart = self._n_unlabelled == parts[-1].n_examples
+        self._unlabelled = pools.pop() if is_apart else None
+        self._pools = pools
+        self._n_classes = len(parts[0].rows)
 
-    def describe(self, random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> tuple[Part, Part]:
+    def describe(self, random: EpisodeRandom, size: Mapping[str, tf.Tensor]) -> tuple[Part, ...]:
         """Draws one episode.
 
         Args:
@@ -43,16 +45,24 @@ class EpisodeDescriber:
                 episode, at most those of the constructor; the rest is masked.
 
         Returns:
-            The support set and the query set.
+            The support set and the query set, and what is unlabelled if there is any.
         """
         classes = tf.math.top_k(random.bits([self._n_classes]), self._ways).indices
         rows = tf.concat([pool.draw(random, classes) for pool in self._pools], axis=1)
         is_in_way = tf.range(self._ways) < size["n_way"]
-        support_rows, query_rows = rows[:, : self._shots], rows[:, self._shots :]
-        return (
-            self._shuffled_part(random, support_rows, is_in_way, size["n_shot"]),
-            self._shuffled_part(random, query_rows, is_in_way, size["n_query"]),
+        support, query = rows[:, : self._shots], rows[:, self._shots : self._labelled]
+        parts = (
+            self._shuffled_part(random, support, is_in_way, size["n_shot"]),
+            self._shuffled_part(random, query, is_in_way, size["n_query"]),
         )
+        if not self._n_unlabelled:
+            return parts
+        if self._unlabelled is None:
+            others = rows[:, self._labelled :]
+        else:
+            others = self._unlabelled.draw(random, classes)
+        n_unlabelled = tf.constant(self._n_unlabelled)
+        return *parts, self._shuffled_part(random, others, is_in_way, n_unlabelled)
 
     def _shuffled_part(
         self, random: EpisodeRandom, rows: tf.Tensor, is_in_way: tf.Tensor, n_used: tf.Tensor

@@ -16,6 +16,8 @@ from tfmeta.learners.mahalanobis_head import MahalanobisHead
 from tfmeta.learners.maml import MAML
 from tfmeta.learners.maml_plus_plus import MAMLPlusPlus
 from tfmeta.learners.matching_network import MatchingNetwork
+from tfmeta.learners.meta_gan_maml import MetaGANMAML
+from tfmeta.learners.meta_gan_relation_network import MetaGANRelationNetwork
 from tfmeta.learners.meta_learner import MetaLearner
 from tfmeta.learners.meta_lstm import MetaLSTM
 from tfmeta.learners.meta_sgd import MetaSGD
@@ -39,6 +41,8 @@ BY_NAME: dict[str, type[MetaLearner]] = {
     "maml": MAML,
     "maml_plus_plus": MAMLPlusPlus,
     "matching_network": MatchingNetwork,
+    "meta_gan_maml": MetaGANMAML,
+    "meta_gan_relation_network": MetaGANRelationNetwork,
     "meta_lstm": MetaLSTM,
     "meta_sgd": MetaSGD,
     "prototypical_network": PrototypicalNetwork,
@@ -81,6 +85,8 @@ __all__ = [
     "MAMLPlusPlus",
     "MahalanobisHead",
     "MatchingNetwork",
+    "MetaGANMAML",
+    "MetaGANRelationNetwork",
     "MetaLSTM",
     "MetaLearner",
     "MetaSGD",

@@ -26,6 +26,8 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             evaluated.
         classes_from_support: bool. Whether the support set's labels alone tell a task's classes,
             each of which needs an example.
+        takes_unlabelled: bool. Whether meta-training takes unlabelled examples, too, as
+            `unlabelled_x` `[T, U, *x]`.
         n_classes: int or None. How many classes the predictions tell apart, if that is fixed.
         task_mapping: str. How tasks are mapped; see `MetaLearner`.
         tasks_at_once: int or None. How many tasks are vectorised at once; see `MetaLearner`.
@@ -34,6 +36,7 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
     takes: Literal["network", "encoder"] = "network"
     has_inner_steps: bool = False
     classes_from_support: bool = False
+    takes_unlabelled: bool = False
     n_classes: int | None = None
     task_mapping: TaskMapping = "auto"
     tasks_at_once: int | None = None
@@ -203,6 +206,11 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             NotCopyableError: If a network that would be part of it cannot be copied.
         """
         return None
+
+    @property
+    def outer_variables(self) -> list[keras.Variable]:
+        """The variables that the compiled optimizer changes: all trainable ones, by default."""
+        return self.trainable_variables
 
     # === Networks ===
 

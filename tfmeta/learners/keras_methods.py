@@ -86,7 +86,7 @@ class KerasMethods(Contract):
         given = {**keras.saving.deserialize_keras_object(config), "jit_compile": False}
         super().compile(**given)
         if self.built:
-            self.optimizer.build(self.trainable_variables)
+            self.optimizer.build(self.outer_variables)
 
     @property
     def metrics(self) -> list[keras.metrics.Metric]:
@@ -178,10 +178,10 @@ class KerasMethods(Contract):
             ValueError: If a variable was not trainable when the optimizer was built.
         """
         if self.built and self.optimizer is not None:
-            if not self.optimizer.built and self.trainable_variables:
-                self.optimizer.build(self.trainable_variables)
+            if not self.optimizer.built and self.outer_variables:
+                self.optimizer.build(self.outer_variables)
             elif self.optimizer.built and not keras_internals.optimizer_knows(
-                self.optimizer, self.trainable_variables
+                self.optimizer, self.outer_variables
             ):
                 raise ValueError(
                     f"Layers of this {type(self).__name__} were thawed (trainable=True) or "
@@ -200,7 +200,7 @@ class KerasMethods(Contract):
 
     def check_trainable(self) -> None:
         """Raises a ValueError if meta-training could change nothing."""
-        if not self.trainable_variables:
+        if not self.outer_variables:
             raise ValueError(
                 f"This {type(self).__name__} has no trainable weights, so there is nothing to "
                 "meta-train: its layers have none, or are frozen (trainable=False). Thaw some of "

@@ -25,7 +25,7 @@ class MetaBatches(KerasMethods):
 
     def call(self, inputs: Mapping[str, Any], training: bool = False) -> tf.Tensor:
         """Adapts to every task of the meta-batch and predicts its queries. See `MetaLearner`."""
-        inputs = checked_inputs(inputs)
+        inputs = checked_inputs(inputs, self.takes_unlabelled)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         inputs = self._with_checked_labels(inputs)
         n_way = self._n_way(inputs)
@@ -80,7 +80,7 @@ class MetaBatches(KerasMethods):
         Raises:
             ValueError: If this learner has no inner steps, or is not defined for so many.
         """
-        inputs = self._with_checked_labels(checked_inputs(inputs))
+        inputs = self._with_checked_labels(checked_inputs(inputs, self.takes_unlabelled))
         options = {"n_way": self._n_way(inputs)} if self.classes_from_support else {}
 
         def predict(episode: dict[str, tf.Tensor]) -> tf.Tensor:
@@ -96,7 +96,7 @@ class MetaBatches(KerasMethods):
     def test_step(self, data: Any) -> dict[str, Any]:
         """Measures one meta-batch, after a check of its labels; see `keras.Model.test_step`."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
-        y = self._with_checked_targets(checked_inputs(x), y)
+        y = self._with_checked_targets(checked_inputs(x, self.takes_unlabelled), y)
         predictions = self(x, training=False)
         loss = self.compute_loss(x, y, predictions, sample_weight, training=False)
         self._track_loss(loss, tf.shape(x["query_x"])[0])

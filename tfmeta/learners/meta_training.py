@@ -29,7 +29,7 @@ class MetaTraining(MetaBatches):
         """
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         keras_internals.clear_losses(self)
-        inputs = checked_inputs(x)
+        inputs = checked_inputs(x, self.takes_unlabelled)
         self._remember_example_shape(inputs["query_x"].shape[2:])
         if not self.built:
             self(inputs)
@@ -165,13 +165,13 @@ class MetaTraining(MetaBatches):
     def _build_optimizer(self) -> None:
         if not self.optimizer.built:
             with tf.init_scope():
-                self.optimizer.build(self.trainable_variables)
+                self.optimizer.build(self.outer_variables)
 
     def _take_outer_step(
         self, loss: tf.Tensor, gradients: list[tf.Tensor], n_tasks: tf.Tensor
     ) -> None:
         def apply(gradients: list[tf.Tensor]) -> None:
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_variables, strict=True))
+            self.optimizer.apply_gradients(zip(gradients, self.outer_variables, strict=True))
 
         if self.mapping().compiled and tf.distribute.get_strategy().num_replicas_in_sync == 1:
             # An optimizer takes a dozen small operations for each variable.
@@ -192,7 +192,7 @@ class MetaTraining(MetaBatches):
             index: int. The task's index in it.
         """
         inputs, y, sample_weight = keras.utils.unpack_x_y_sample_weight(meta_batch)
-        inputs = checked_inputs(inputs)
+        inputs = checked_inputs(inputs, self.takes_unlabelled)
         n_way, whole = self._n_way(inputs), tf.ones([], self.variable_dtype)
         inputs, y, sample_weight = keras.tree.map_structure(
             lambda t: None if t is None else tf.convert_to_tensor(t)[index : index + 1],

@@ -14,7 +14,12 @@ from tfmeta.learners.output_kinds import compares_equal_shapes
 
 REQUIRED_INPUTS = ("support_x", "support_y", "query_x")
 OPTIONAL_INPUTS = ("support_mask", "query_mask")
-MASKS = {"support_mask": "support_x", "query_mask": "query_x"}
+UNLABELLED_INPUTS = ("unlabelled_x", "unlabelled_mask")
+MASKS = {
+    "support_mask": "support_x",
+    "query_mask": "query_x",
+    "unlabelled_mask": "unlabelled_x",
+}
 
 EXPECTED = (
     "a dictionary with support_x [T, S, *x], support_y [T, S] and query_x [T, Q, *x], and "
@@ -22,8 +27,14 @@ EXPECTED = (
 )
 
 
-def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
+def checked_inputs(
+    inputs: Mapping[str, Any], takes_unlabelled: bool = False
+) -> dict[str, tf.Tensor]:
     """Returns the inputs of a learner as tensors, after the checks that static shapes allow.
+
+    Args:
+        inputs: dict. The inputs of a meta-batch.
+        takes_unlabelled: bool. Whether the learner takes unlabelled examples. Defaults to False.
 
     Raises:
         ValueError: If an input is missing or unknown, or shapes do not fit together.
@@ -31,7 +42,15 @@ def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
     if not isinstance(inputs, Mapping):
         raise ValueError(f"A meta-learner takes {EXPECTED}; got {type(inputs).__name__}.")
     missing = [name for name in REQUIRED_INPUTS if name not in inputs]
-    unknown = [name for name in inputs if name not in REQUIRED_INPUTS + OPTIONAL_INPUTS]
+    known = REQUIRED_INPUTS + OPTIONAL_INPUTS + (UNLABELLED_INPUTS if takes_unlabelled else ())
+    unknown = [name for name in inputs if name not in known]
+    if not takes_unlabelled and set(unknown) & set(UNLABELLED_INPUTS):
+        raise ValueError(
+            "This learner learns nothing from unlabelled examples: leave unlabelled_x out of the "
+            "episodes, or take tfmeta.MetaGANMAML or tfmeta.MetaGANRelationNetwork."
+        )
+    if "unlabelled_mask" in inputs and "unlabelled_x" not in inputs:
+        missing.append("unlabelled_x")
     if missing or unknown:
         raise ValueError(
             f"A meta-learner takes {EXPECTED}; got {sorted(inputs)} "
@@ -60,8 +79,10 @@ def checked_inputs(inputs: Mapping[str, Any]) -> dict[str, tf.Tensor]:
         ("support_x", "support_y", slice(0, 2)),
         ("support_x", "support_mask", slice(0, 2)),
         ("query_x", "query_mask", slice(0, 2)),
+        ("support_x", "unlabelled_x", slice(2, None)),
+        ("unlabelled_x", "unlabelled_mask", slice(0, 2)),
     ):
-        if second in tensors and not tensors[first].shape[axes].is_compatible_with(
+        if {first, second} <= tensors.keys() and not tensors[first].shape[axes].is_compatible_with(
             tensors[second].shape[axes]
         ):
             raise ValueError(f"{first} and {second} do not fit together: got the shapes {shapes}.")

@@ -76,7 +76,7 @@ def _trouble(
         return "the loss of its queries is not finite"
     names = [
         variable.path
-        for variable, gradient in zip(learner.trainable_variables, gradients, strict=True)
+        for variable, gradient in zip(learner.outer_variables, gradients, strict=True)
         if not _is_finite(gradient)
     ]
     more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""

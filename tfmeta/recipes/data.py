@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Discriminator, Tag
 from tfmeta.data.names import resolve
 from tfmeta.recipes.augmentation import Augment
 from tfmeta.recipes.options import (
+    ExamplesOrNone,
     Expected,
     Flag,
     FolderPath,
@@ -20,6 +21,7 @@ from tfmeta.recipes.options import (
     MetaBatchSize,
     Named,
     OptionalFolderPath,
+    OptionalFraction,
     Options,
     Pixels,
     Size,
@@ -270,6 +272,11 @@ class ClassEpisodes(Options):
     """Groups to draw support examples from; by default all but `query_groups`."""
     query_groups: GroupNames = None
     """Groups to draw queries from; by default all but `support_groups`."""
+    n_unlabelled: ExamplesOrNone = 0
+    """Unlabelled examples per class, for MetaGAN; those of meta-training are for it alone."""
+    labelled_fraction: OptionalFraction = None
+    """Fraction of each class's examples whose labels are used; unlabelled examples are drawn from
+    the others. That of meta-training is for it alone."""
 
 
 class RegressionEpisodes(Options):

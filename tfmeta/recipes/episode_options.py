@@ -7,8 +7,9 @@ from typing import Any
 
 from tfmeta.recipes.options import Options
 
-# A learner is validated and tested on images as they are, unless those sections say otherwise.
-OF_META_TRAINING = ("augment",)
+# A learner is validated and tested on images as they are, with all labels and without unlabelled
+# examples, unless those sections say otherwise.
+OF_META_TRAINING = ("augment", "n_unlabelled", "labelled_fraction")
 
 
 def episode_options(episodes: Options, *others: Options) -> dict[str, Any]:

@@ -103,6 +103,26 @@ class AmortizedMAML(GradientSteps):
     """How an inner step changes means and log σ."""
 
 
+class MetaGANMAML(GradientSteps):
+    """MAML that is trained to tell real examples from a generator's, too."""
+
+    name: Literal["meta_gan_maml"]
+    n_code: Filters = 64
+    """Numbers in a task's code, from which the generator makes examples."""
+    n_noise: Filters = 100
+    """Random numbers from which it makes an example."""
+    adversarial_weight: Weight = 1.0
+    """Weight of telling real from fake in the outer loss."""
+    inner_adversarial_weight: Weight = 1.0
+    """The same in the inner steps of meta-training."""
+    generator_learning_rate: PositiveNumber = 0.001
+    """Learning rate of the generator's optimizer, Adam."""
+    first_order: Flag = False
+    """Whether to ignore second derivatives."""
+    inner_rule: InnerRule = "sgd"
+    """How an inner step changes the weights."""
+
+
 class MetaSGD(GradientSteps):
     """MAML with a meta-learned step size for each parameter."""
 
@@ -209,6 +229,20 @@ class RelationNetwork(Named):
     """How batch norm normalises, in training and in the recipe's first test."""
 
 
+class MetaGANRelationNetwork(RelationNetwork):
+    """A Relation Network that is trained to tell real examples from a generator's, too."""
+
+    name: Literal["meta_gan_relation_network"]  # type: ignore[assignment]
+    n_code: Filters = 64
+    """Numbers in a task's code, from which the generator makes examples."""
+    n_noise: Filters = 100
+    """Random numbers from which it makes an example."""
+    adversarial_weight: Weight = 0.1
+    """Weight of telling real from fake."""
+    generator_learning_rate: PositiveNumber = 0.001
+    """Learning rate of the generator's optimizer, Adam."""
+
+
 # === All, with the heads ===
 
 LEARNERS: dict[str, type[Named]] = {
@@ -224,6 +258,8 @@ LEARNERS: dict[str, type[Named]] = {
     "maml": MAML,
     "maml_plus_plus": MAMLPlusPlus,
     "matching_network": MatchingNetwork,
+    "meta_gan_maml": MetaGANMAML,
+    "meta_gan_relation_network": MetaGANRelationNetwork,
     "meta_lstm": MetaLSTM,
     "meta_sgd": MetaSGD,
     "prototypical_network": PrototypicalNetwork,
@@ -246,6 +282,8 @@ Learner: TypeAlias = Annotated[
     | MAML
     | MAMLPlusPlus
     | MatchingNetwork
+    | MetaGANMAML
+    | MetaGANRelationNetwork
     | MetaLSTM
     | MetaSGD
     | PrototypicalNetwork

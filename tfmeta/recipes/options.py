@@ -292,6 +292,10 @@ Size = Annotated[
     pydantic.BeforeValidator(_check_order),
     Between(1, 100_000, "an integer {}, or a range [low, high] of such integers"),
 ]
+ExamplesOrNone = Annotated[int, Between(0, 100_000)]
+OptionalFraction = Annotated[
+    float | None, Field(allow_inf_nan=False), Between(1e-6, 0.999_999, "a number {}, or null")
+]
 Ways = Annotated[
     int | tuple[int, int],
     pydantic.BeforeValidator(_check_order),

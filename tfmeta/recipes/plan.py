@@ -80,6 +80,12 @@ def _prepared(recipe: Recipe, data_dir: str | os.PathLike[str] | None) -> Plan:
     learner = make_learner(recipe, train.source.example_shape)
     _check_rate(learner, make_callbacks(recipe))
     check_learner(learner, (validation, *tests))
+    for setting in (train, validation, *tests):
+        if setting.options.get("n_unlabelled") and not learner.takes_unlabelled:
+            raise ValueError(
+                f"episodes: a {type(learner).__name__} learns nothing from unlabelled examples: "
+                "leave n_unlabelled out, or take meta_gan_maml or meta_gan_relation_network."
+            )
     return Plan(recipe, learner, train, validation, tests)
 
 

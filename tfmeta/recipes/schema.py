@@ -29,8 +29,10 @@ from tfmeta.recipes.options import (
     Episodes,
     Epochs,
     EpochsOrNone,
+    ExamplesOrNone,
     Expected,
     KerasObject,
+    OptionalFraction,
     OptionalSteps,
     Options,
     Seed,
@@ -143,6 +145,10 @@ class ClassValidation(ClassEpisodes, Validation):
 
     augment: Augment = None
     """Layers that change each image at random; those of `episodes` do not carry over."""
+    n_unlabelled: ExamplesOrNone = 0
+    """Unlabelled examples per class; those of `episodes` do not carry over."""
+    labelled_fraction: OptionalFraction = None
+    """Fraction of examples whose labels are used; that of `episodes` does not carry over."""
 
 
 class ClassSetting(ClassEpisodes, Setting):
@@ -154,6 +160,10 @@ class ClassEvaluation(ClassEpisodes, Evaluation):
 
     augment: Augment = None
     """Layers that change each image at random; those of `episodes` do not carry over."""
+    n_unlabelled: ExamplesOrNone = 0
+    """Unlabelled examples per class; those of `episodes` do not carry over."""
+    labelled_fraction: OptionalFraction = None
+    """Fraction of examples whose labels are used; that of `episodes` does not carry over."""
     also: Settings[ClassSetting] = ()
     """Further settings to test in."""
 

@@ -8,14 +8,15 @@ from typing import Any
 
 MOST_EXAMPLES = 1_000_000
 MOST_BYTES = 2**34
+PER_CLASS = ("n_shot", "n_query", "n_unlabelled")
 
 
 def check_sizes(sizes: Mapping[str, Any], example_shape: Sequence[int] | None = None) -> None:
     """Checks that a meta-batch of episodes is not too large for any machine.
 
     Args:
-        sizes: mapping. `n_shot`, `n_query` and `meta_batch_size` and, for classes, `n_way`; each
-            an integer or a range.
+        sizes: mapping. `n_shot`, `n_query` and `meta_batch_size` and, for classes, `n_way` and
+            `n_unlabelled`; each an integer or a range.
         example_shape: sequence of int. Shape of one example. Defaults to None: not known yet.
 
     Raises:
@@ -24,10 +25,13 @@ def check_sizes(sizes: Mapping[str, Any], example_shape: Sequence[int] | None = 
     most = {
         name: size if isinstance(size, int) else max(size)
         for name, size in sizes.items()
-        if name in ("n_way", "n_shot", "n_query", "meta_batch_size")
+        if name in ("n_way", *PER_CLASS, "meta_batch_size")
     }
-    n_examples = most.get("n_way", 1) * (most["n_shot"] + most["n_query"]) * most["meta_batch_size"]
-    product = f"{'n_way × ' if 'n_way' in most else ''}(n_shot + n_query) × meta_batch_size"
+    per_class = [name for name in PER_CLASS if most.get(name)]
+    n_per_class = sum(most[name] for name in per_class)
+    n_examples = most.get("n_way", 1) * n_per_class * most["meta_batch_size"]
+    way = "n_way × " if "n_way" in most else ""
+    product = f"{way}({' + '.join(per_class)}) × meta_batch_size"
     if n_examples > MOST_EXAMPLES:
         raise ValueError(
             f"{product} must be at most {MOST_EXAMPLES:,} examples; got {n_examples:,}."
