@@ -42,7 +42,7 @@ class MetaTraining(MetaBatches):
         how = self.mapping()
         is_own = type(self).task_gradients is not MetaTraining.task_gradients
         # Weights that all tasks share have one gradient, which is cheaper than one for each task.
-        if weights is None or (how.vectorized and not self.has_inner_steps and not is_own):
+        if weights is None or (how.vectorized and self.shares_weights and not is_own):
             return self._train_step_of_all(inputs, y, sample_weight)
         n_way = self._n_way(inputs)
 
