@@ -738,9 +738,15 @@ def test_a_section_has_the_options_defaults_and_types_of_what_it_stands_for(name
     }
     left_out = {"name", *given_apart} - parameters.keys()
     fields = {k: f for k, f in model.model_fields.items() if k not in left_out}
-    assert fields.keys() == parameters.keys()
     hints = get_type_hints(model)
     of_function = get_type_hints(function.__init__ if inspect.isclass(function) else function)
+    if name.startswith("learner ") and "task_mapping" in fields:
+        # An option of all learners, which they take among their keyword arguments.
+        parameters["task_mapping"] = inspect.signature(tfmeta.MetaLearner).parameters[
+            "task_mapping"
+        ]
+        of_function = {**get_type_hints(tfmeta.MetaLearner.__init__), **of_function}
+    assert fields.keys() == parameters.keys()
     for key, field in fields.items():
         default = parameters[key].default
         assert field.is_required() == (default is inspect.Parameter.empty), key

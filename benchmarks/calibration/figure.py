@@ -6,6 +6,7 @@ python benchmarks/calibration/figure.py docs/images/calibration.png
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,10 @@ NAMES = {
 
 
 def draw(results: dict[str, Any], path: Path) -> None:
-    """Draws three panels: coverage by distance, coverage by level, accuracy by confidence."""
-    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(12.5, 4), layout="constrained")
+    """Draws four panels: coverage by distance and by level, and twice accuracy by confidence."""
+    figure, (left, middle, *both) = plt.subplots(1, 4, figsize=(16, 4), layout="constrained")
     left.axhline(0.95, color="grey", linewidth=0.8, linestyle=":")
-    for axis in middle, right:
+    for axis in middle, *both:
         axis.plot([0, 1], [0, 1], color="grey", linewidth=0.8, linestyle=":")
     for name, (label, colour, style) in NAMES.items():
         options = {"color": colour, "markersize": 3, "label": label}
@@ -33,12 +34,18 @@ def draw(results: dict[str, Any], path: Path) -> None:
         if row := results.get(f"waves_{name}"):
             levels, shares = zip(*((float(k), v) for k, v in row["coverage"].items()), strict=True)
             middle.plot(levels, shares, style, **options)
-        if row := results.get(f"digits_{name}"):
-            weights, confidences, hits = (np.array(part) for part in row["bins"])
+        for axis, what in zip(both, ("digits", "omniglot"), strict=True):
+            rows = [
+                row for key, row in results.items() if re.fullmatch(rf"{what}_{name}(_\d)?", key)
+            ]
+            if not rows:
+                continue
+            weights, confidences, hits = np.sum([row["bins"] for row in rows], axis=0)
             used = weights > 50
-            options["label"] = f"{label}, ECE {100 * row['ece']:.1f} %"
+            ece = np.mean([row["ece"] for row in rows])
+            options["label"] = f"{label}, ECE {100 * ece:.1f} %"
             x, y = confidences[used] / weights[used], hits[used] / weights[used]
-            right.plot(x, y, style, **options)
+            axis.plot(x, y, style, **options)
     left.set(
         xlabel="distance from the support points' mean",
         ylabel="share of targets in their 95 % interval",
@@ -49,8 +56,10 @@ def draw(results: dict[str, Any], path: Path) -> None:
         ylabel="share of targets in it",
         title="Sinusoids, 5 noisy support points",
     )
-    right.set(xlabel="confidence", ylabel="accuracy", title="Pairs of digits, 1 shot")
-    for axis in left, middle, right:
+    titles = "Pairs of digits, 1 shot", "Omniglot, 5-way 1-shot"
+    for axis, title in zip(both, titles, strict=True):
+        axis.set(xlabel="confidence", ylabel="accuracy", title=title)
+    for axis in left, middle, *both:
         axis.legend(fontsize="small")
     figure.savefig(path, dpi=110)
 

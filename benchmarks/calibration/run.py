@@ -3,6 +3,7 @@
 python benchmarks/calibration/run.py waves FOLDER [--iterations 1000]
 python benchmarks/calibration/run.py lines FOLDER [--iterations 1000]
 python benchmarks/calibration/run.py digits FOLDER [--iterations 1000]
+python benchmarks/calibration/run.py omniglot FOLDER --iterations 300 --seeds 0 1 2 --data-dir DIR
 
 `waves` meta-trains both learners on the same sinusoids, 5 noisy support points each, and measures
 likelihood and coverage of noisy queries, beside the exact posterior; `lines` does so on straight
@@ -10,8 +11,9 @@ lines, where the exact posterior is Bayesian linear regression. MAML has no vari
 one constant variance that is best on validation tasks. Learners that FOLDER has are not trained
 again. `digits` meta-trains both on pairs of scikit-learn's digits, one shot each, with logistic
 regression, and measures accuracy, likelihood and calibration error; also with the temperature that
-is best on validation tasks. The results go to results.json beside this file; `figure.py` draws
-them.
+is best on validation tasks. `omniglot` does the same with a Conv4 on characters, 5 ways and 1 shot,
+for several seeds of weights and training tasks; the test tasks are the same. The results go to
+results.json beside this file; `figure.py` draws them.
 """
 
 from __future__ import annotations
@@ -39,12 +41,12 @@ LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)
 
 
 def trained(
-    path: Path, make: Any, episodes: tf.data.Dataset, iterations: int, rate: float
+    path: Path, make: Any, episodes: tf.data.Dataset, iterations: int, rate: float, seed: int = 0
 ) -> tuple[tfmeta.MetaLearner, float | None]:
     """The learner of a file, or one that is trained and written to it; and CPU minutes."""
     if path.exists():
         return keras.models.load_model(path), None
-    keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(seed)
     learner = make()
     schedule = keras.optimizers.schedules.CosineDecay(rate, iterations)
     learner.compile(keras.optimizers.Adam(schedule, global_clipnorm=10.0))
@@ -204,23 +206,78 @@ def digits(folder: Path, iterations: int, options: dict[str, Any]) -> None:
     train = episodes("train", 5, 16, seed=0)
     validation = list(episodes("validation", 15, 50, seed=1).take(4))
     test = list(episodes("test", 15, 50, seed=2).take(20))
-    labels, labels_before = (np.concatenate([e[1] for e in part]) for part in (test, validation))
     for name, make in makers.items():
         learner, minutes = trained(folder / f"digits_{name}.keras", make, train, iterations, 1e-2)
-        learner.task_mapping = "loop"
-        predict = tf.function(lambda x, of=learner: of(x, training=False), autograph=False)
-        logits, before = (
-            np.concatenate([predict(e[0]) for e in part]).astype("float64")
-            for part in (test, validation)
-        )
-        row = classified(labels, logits)
-        factors = np.exp(np.linspace(-2, 2, 81))
-        best = min(factors, key=lambda f: classified(labels_before, f * before)["nll"])
-        row["factor"] = float(best)
-        row["scaled"] = classified(labels, best * logits)
+        row = measured_classes(learner, validation, test)
         if minutes is not None:
             row["cpu_minutes"], row["iterations"] = minutes, iterations
         write(f"digits_{name}", row)
+
+
+def omniglot(
+    folder: Path,
+    iterations: int,
+    options: dict[str, Any],
+    seeds: list[int],
+    names: list[str],
+    data_dir: str | None,
+) -> None:
+    def episodes(split: str, n_query: int, n_tasks: int, seed: int) -> tf.data.Dataset:
+        source = tfmeta.data.load("omniglot", protocol="random1200", split=split, data_dir=data_dir)
+        return source.episodes(
+            n_way=5, n_shot=1, n_query=n_query, meta_batch_size=n_tasks, seed=seed
+        )
+
+    def conv4() -> keras.Model:
+        return tfmeta.backbones.conv4(5, (28, 28, 1), filters=32)
+
+    steps = {"inner_steps": 1, "test_inner_steps": 3, "inner_learning_rate": 0.4}
+    makers = {
+        "maml": lambda seed: tfmeta.MAML(conv4(), **steps),
+        "amortized_maml": lambda seed: tfmeta.AmortizedMAML(
+            conv4(),
+            **{
+                **{"samples": 2, "test_samples": 10, "kl_weight": 1e-3, "prior_weight": 1e-5},
+                **{"seed": seed, **steps, **options},
+            },
+        ),
+    }
+    validation = list(episodes("validation", 10, 20, seed=101).take(5))
+    test = list(episodes("test", 10, 20, seed=102).take(10))
+    for name, seed in itertools.product(names, seeds):
+        learner, minutes = trained(
+            folder / f"omniglot_{name}_{seed}.keras",
+            lambda name=name, seed=seed: makers[name](seed),
+            episodes("train", 5, 8, seed=seed),
+            iterations,
+            2e-3,
+            seed,
+        )
+        row = measured_classes(learner, validation, test)
+        if minutes is not None:
+            row["cpu_minutes"], row["iterations"] = minutes, iterations
+        write(f"omniglot_{name}_{seed}", row)
+
+
+def measured_classes(
+    learner: tfmeta.MetaLearner, validation: list[Any], test: list[Any]
+) -> dict[str, Any]:
+    """What the test's predictions are worth; also with the validation's best temperature."""
+    learner.task_mapping = "loop"
+    predict = tf.function(lambda x: learner(x, training=False), autograph=False)
+    labels, labels_before = (np.concatenate([e[1] for e in part]) for part in (test, validation))
+    logits, before = (
+        np.concatenate([predict(e[0]) for e in part]).astype("float64")
+        for part in (test, validation)
+    )
+    row = classified(labels, logits)
+    factors = np.exp(np.linspace(-2, 2, 81))
+    best = min(factors, key=lambda f: classified(labels_before, f * before)["nll"])
+    row["factor"] = float(best)
+    row["scaled"] = classified(labels, best * logits)
+    of_validation = classified(labels_before, before)
+    row["validation"] = {k: v for k, v in of_validation.items() if k != "bins"}
+    return row
 
 
 def classified(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
@@ -243,13 +300,21 @@ def classified(labels: np.ndarray, logits: np.ndarray) -> dict[str, Any]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["waves", "lines", "digits"])
+    parser.add_argument("what", choices=["waves", "lines", "digits", "omniglot"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--iterations", type=int, default=1000)
     parser.add_argument("--options", type=json.loads, default={}, help="of AmortizedMAML, as JSON")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0], help="of omniglot")
+    parser.add_argument(
+        "--names", nargs="+", default=["maml", "amortized_maml"], help="of omniglot"
+    )
+    parser.add_argument("--data-dir", help="where TensorFlow Datasets has omniglot")
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     RESULTS = arguments.results
     arguments.folder.mkdir(parents=True, exist_ok=True)
-    measure = {"waves": waves, "lines": lines, "digits": digits}[arguments.what]
-    measure(arguments.folder, arguments.iterations, arguments.options)
+    given = arguments.folder, arguments.iterations, arguments.options
+    if arguments.what == "omniglot":
+        omniglot(*given, arguments.seeds, arguments.names, arguments.data_dir)
+    else:
+        {"waves": waves, "lines": lines, "digits": digits}[arguments.what](*given)

@@ -24,6 +24,10 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
             predictions, or `"encoder"`, whose outputs are features.
         has_inner_steps: bool. Whether a task is learned in steps, after each of which it can be
             evaluated.
+        shares_weights: bool. Whether all tasks are computed with the same values of the variables,
+            as is not so if inner steps change copies of them. While all tasks are mapped at once,
+            the variables then have one gradient, which is cheaper than one for each task.
+            Defaults to True for learners without inner steps, else to False.
         classes_from_support: bool. Whether the support set's labels alone tell a task's classes,
             each of which needs an example.
         takes_unlabelled: bool. Whether meta-training takes unlabelled examples, too, as
@@ -40,6 +44,10 @@ class Contract(keras_internals.NoSaveSignature, keras.Model):
     n_classes: int | None = None
     task_mapping: TaskMapping = "auto"
     tasks_at_once: int | None = None
+
+    @property
+    def shares_weights(self) -> bool:
+        return not self.has_inner_steps
 
     def adapt_task(
         self,

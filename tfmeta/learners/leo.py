@@ -104,7 +104,7 @@ class LEO(FeatureHead):
     (7, 3)
     """
 
-    has_inner_steps = True
+    has_inner_steps = shares_weights = True  # Steps change codes and decoded weights.
 
     def __init__(
         self,

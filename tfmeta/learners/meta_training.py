@@ -43,7 +43,7 @@ class MetaTraining(MetaBatches):
         is_own = type(self).task_gradients is not MetaTraining.task_gradients
         # Weights that all tasks share have one gradient, which is cheaper than one for each task.
         skips = self.skipped_steps is not None
-        shares_gradient = how.vectorized and not self.has_inner_steps and not is_own
+        shares_gradient = how.vectorized and self.shares_weights and not is_own
         # A skipped step must not assign moving averages, which a call of all tasks does.
         if weights is None or (shares_gradient and not skips):
             return self._train_step_of_all(inputs, y, sample_weight)

@@ -86,6 +86,9 @@ class LEO(Named):
     """Weight of the penalty of rows of the decoder that are not orthogonal."""
     normalize: Flag = True
     """Whether features are divided by their length."""
+    task_mapping: Literal["auto", "loop", "vectorized"] = "auto"
+    """How tasks are computed: one after another, or all at once. `auto` is all at once on a GPU
+    only; of features from a file, `vectorized` takes less time on a CPU, too."""
     batch_norm: BatchNorm = "transductive"
     """How batch norm normalises, in training and in the recipe's first test."""
 
