@@ -1,6 +1,7 @@
 """`Resume` in `fit` of a script, as `tfmeta train` uses it."""
 
 import copy
+import itertools
 import os
 import signal
 import subprocess
@@ -13,6 +14,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from learners_made_small import DENSE, most_are_large
+from learners_made_small import make_learner as make_small
 
 import tfmeta
 from tfmeta import keras_internals
@@ -116,6 +119,50 @@ def test_fit_that_was_cut_off_ends_bit_for_bit_where_it_would_have_ended(tmp_pat
     assert best[0] is not None
     assert best[1] is not None
     assert best[0].epoch == best[1].epoch == 1 + int(np.argmin(history.history["val_loss"]))
+
+
+def batches_of_classes(seed: int) -> tf.data.Dataset:
+    """Endless meta-batches of two tasks of three classes."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(7, 2, 6, 4)).astype("float32")
+    y = np.tile(np.arange(6) % 3, (7, 2, 1))
+    inputs = {"support_x": x, "support_y": y, "query_x": x[:, :, ::-1] + 0.1}
+    return tf.data.Dataset.from_tensor_slices((inputs, y[:, :, ::-1].copy())).repeat()
+
+
+# With what they draw at random.
+DRAWING = {"leo": {"sample": True, "dropout_rate": 0.3}, "reptile": {"inner_rule": "adam"}}
+
+
+@pytest.mark.parametrize(
+    "name", most_are_large(sorted(tfmeta.learners.BY_NAME), {"meta_lstm", "meta_gan_maml"})
+)
+def test_every_learner_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
+    def make() -> Any:
+        keras.utils.set_random_seed(3)
+        learner = make_small(name, DENSE, batch_norm="running", **DRAWING.get(name, {}))
+        learner.compile("adam", metrics=["accuracy"])
+        return learner
+
+    options: dict[str, Any] = {
+        "x": batches_of_classes(0),
+        "validation_data": batches_of_classes(1),
+        "epochs": 2,
+    }
+    whole = make()
+    expected = fit(whole, Resume(tmp_path / "whole"), **options)
+    with pytest.raises(Cut):
+        fit(make(), Resume(tmp_path / "cut", 1), CuttingOff(1, 1, cut), **options)
+    learner = make()
+    history = fit(learner, Resume(tmp_path / "cut"), **options)
+    assert history.history == expected.history
+    found = [learner.variables, learner.optimizer.variables]
+    wanted = [whole.variables, whole.optimizer.variables]
+    if isinstance(learner, tfmeta.MetaGANMAML | tfmeta.MetaGANRelationNetwork):
+        found.append(learner.generator_optimizer.variables)
+        wanted.append(whole.generator_optimizer.variables)
+    for a, b in zip(itertools.chain(*found), itertools.chain(*wanted), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
 def test_a_run_that_is_over_is_loaded_and_goes_on_if_there_are_more_epochs(tmp_path: Path) -> None:

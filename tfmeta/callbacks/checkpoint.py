@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from tfmeta import keras_internals
 from tfmeta.files import replacing, sync
@@ -138,6 +139,20 @@ def load(path: Path) -> MetaLearner:
     if progress is not None and progress.averaged:
         keras_internals.swap_averages(learner.optimizer)
     return learner
+
+
+def build(learner: MetaLearner, data: tf.data.Dataset) -> None:
+    """Builds a learner and its optimizer, into which a checkpoint is then loaded.
+
+    Args:
+        learner: MetaLearner. The learner, compiled.
+        data: tf.data.Dataset. Its episodes.
+    """
+    if not learner.built:
+        for inputs, *_ in data.take(1):
+            learner(inputs)
+    if not learner.optimizer.built:
+        learner.optimizer.build(learner.outer_variables)
 
 
 def load_into(learner: MetaLearner, path: Path) -> None:

@@ -144,6 +144,8 @@ class Resume(keras.callbacks.Callback):
             if progress.position > (0, 0) and arguments.get("verbose", "auto") != 0:
                 print(f"Resuming {self.folder} after {progress.text(epochs)}.")
             is_over = progress.stopped or progress.epoch >= epochs
+            if progress.position > (0, 0):
+                checkpoint.build(learner, arguments["x"])
             try:
                 with signals.deferred() as self._deferral:
                     yield {
@@ -184,11 +186,13 @@ class Resume(keras.callbacks.Callback):
             self._fill_history()
         self._began = time.perf_counter() - self.progress.seconds
         self.step = self._first_step = self.progress.step
+        self._lacks_metrics = bool(self._first_step)
         if self._interval is not None:
             self._interval.begin(self.step)
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        if batch == 0 and self._first_step:
+        if self._lacks_metrics:
+            self._lacks_metrics = False
             # Metrics have variables only now. They are sums, which the first step began anew.
             metrics = zip(self.model.metrics_variables, self.progress.metrics, strict=True)
             for variable, value in metrics:

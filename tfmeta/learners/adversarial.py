@@ -56,7 +56,7 @@ class Adversarial(WithGenerator):
         """
         with tf.GradientTape(persistent=True) as tape:
             with collecting_losses() as losses:
-                (predictions, of_learner, of_generator), assigned = self._run_task(
+                (predictions, of_learner, of_generator), assigned = self.run_task(
                     lambda: self._play(task), task.index, training=True
                 )
             loss, _ = self._task_loss(task, predictions, losses)

@@ -71,7 +71,7 @@ def replay(
     done = progress.epoch * training.steps_per_epoch + progress.step
     if name:
         check_same_data(run, progress.data, data_facts(plan))
-        learner.optimizer.build(learner.trainable_variables)
+        learner.optimizer.build(learner.outer_variables)
         checkpoint.load_into(learner, run / name)
     data = plan.train.episodes()
     iterator = iter(at_step(data, done))
