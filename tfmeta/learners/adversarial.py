@@ -164,9 +164,11 @@ class Adversarial(WithGenerator):
         of_generator = [tf.where(finite, g, tf.zeros_like(g)) for g in of_generator]
         super()._take_outer_step(loss, [by_id[id(v)] for v in self.outer_variables], n_tasks)
         if of_generator:
-            self.generator_optimizer.apply_gradients(
-                zip(of_generator, self.generator_variables, strict=True)
-            )
+            # As the outer optimizer does, it counts no step that is not taken.
+            with tf.control_dependencies(of_generator):
+                self.generator_optimizer.apply_gradients(
+                    zip(of_generator, self.generator_variables, strict=True)
+                )
 
     # === Afterwards ===
 
