@@ -268,10 +268,21 @@ SEVERAL_NETWORKS = ("amortized_maml", "meta_gan_maml", "meta_gan_relation_networ
 
 # The default tier's learners in the checks that trace most; test_task_mapping.py has more of one.
 CHEAP = {
+    "adapted_model": {
+        ("anil", "running"),
+        ("matching_network", "transductive"),
+        ("maml", "support"),
+    },
     "eager_equals_graph": {
         ("anil", "running"),
         ("matching_network", "transductive"),
         ("prototypical_network", "support"),
+    },
+    "masking": {
+        ("anil", "running"),
+        ("maml", "support"),
+        ("prototypical_network", "transductive"),
+        ("ridge_head", "support"),
     },
     "vectorized_equals_loop": {("anil", "running"), ("prototypical_network", "support")},
 }

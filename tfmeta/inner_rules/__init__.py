@@ -14,17 +14,9 @@ from tfmeta.inner_rules.per_parameter import PerParameter
 from tfmeta.inner_rules.rule import InnerRule, Step, Tensors
 from tfmeta.inner_rules.schedule import Schedule
 from tfmeta.inner_rules.sgd import SGD
-from tfmeta.registry import find
+from tfmeta.inner_rules.unclipped import UNCLIPPED, rule_of
 
-BY_NAME: dict[str, type[InnerRule]] = {
-    "sgd": SGD,
-    "momentum": Momentum,
-    "per_parameter": PerParameter,
-    "per_layer_per_step": PerLayerPerStep,
-    "adam": Adam,
-    "schedule": Schedule,
-    "clipped": Clipped,
-}
+BY_NAME: dict[str, type[InnerRule]] = {**UNCLIPPED, "clipped": Clipped}
 
 
 def get(rule: str | Mapping[str, Any] | InnerRule) -> InnerRule:
@@ -41,18 +33,7 @@ def get(rule: str | Mapping[str, Any] | InnerRule) -> InnerRule:
     >>> get({"name": "momentum", "momentum": 0.5}).initial_momentum
     0.5
     """
-    if isinstance(rule, InnerRule):
-        return rule
-    if not isinstance(rule, str | Mapping):
-        raise ValueError(
-            f"An inner rule is a name, {{name: …, option: …}} or an InnerRule object; got {rule!r}."
-        )
-    options = {"name": rule} if isinstance(rule, str) else dict(rule)
-    name = options.pop("name", None)
-    try:
-        return find("inner rule", name, BY_NAME)(**options)
-    except TypeError as error:
-        raise ValueError(f"inner rule {name!r}: {error}") from error
+    return rule_of(rule, BY_NAME)
 
 
 __all__ = [

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from tfmeta.inner_rules.rule import InnerRule, Step, Tensors
+from tfmeta.inner_rules.unclipped import UNCLIPPED, rule_of
 
 
 @keras.saving.register_keras_serializable("tfmeta")
@@ -48,8 +49,6 @@ class Clipped(InnerRule):
         clipvalue: float | None = None,
         **kwargs: Any,
     ) -> None:
-        from tfmeta.inner_rules import get
-
         super().__init__(**kwargs)
         given = [c for c in (global_clipnorm, clipvalue) if c is not None]
         if len(given) != 1 or isinstance(given[0], bool) or not given[0] > 0:
@@ -57,7 +56,7 @@ class Clipped(InnerRule):
                 "give one of global_clipnorm and clipvalue, a number above 0; got "
                 f"global_clipnorm={global_clipnorm!r} and clipvalue={clipvalue!r}."
             )
-        self.rule = get(rule)
+        self.rule = rule_of(rule, UNCLIPPED)
         self.global_clipnorm, self.clipvalue = global_clipnorm, clipvalue
         self.made_by_weight = self.rule.made_by_weight
 

@@ -110,6 +110,11 @@ class MetaGANRelationNetwork(RelationNetwork, Adversarial):
             **kwargs,
         )
 
+    def get_config(self) -> dict[str, Any]:
+        config = super().get_config()
+        del config["n_targets"]  # It is always None.
+        return config
+
     def build_if_possible(self) -> None:
         if self.example_shape is not None:
             super().build_if_possible()
