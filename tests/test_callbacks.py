@@ -135,7 +135,7 @@ DRAWING = {"leo": {"sample": True, "dropout_rate": 0.3}, "reptile": {"inner_rule
 
 
 @pytest.mark.parametrize(
-    "name", most_are_large(sorted(tfmeta.learners.BY_NAME), {"meta_lstm", "meta_gan_maml"})
+    "name", most_are_large(sorted(tfmeta.learners.BY_NAME), {"prototypical_network"})
 )
 def test_every_learner_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
     def make() -> Any:
@@ -165,6 +165,7 @@ def test_every_learner_resumes_bit_for_bit(tmp_path: Path, name: str) -> None:
         np.testing.assert_array_equal(a, b, err_msg=a.path)
 
 
+@pytest.mark.large
 def test_a_run_that_is_over_is_loaded_and_goes_on_if_there_are_more_epochs(tmp_path: Path) -> None:
     whole = make_learner()
     expected = fit(whole, Resume(tmp_path), validation_data=None)
@@ -189,7 +190,8 @@ fit(make_learner(), CuttingOff(1, 1, end), Resume(sys.argv[2]))
 """
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", pytest.param("SIGINT", marks=pytest.mark.large)])
+@pytest.mark.large
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_a_signal_saves_and_ends_a_script_with_the_conventional_code(
     tmp_path: Path, name: str
 ) -> None:
