@@ -146,7 +146,10 @@ class MetaTraining(MetaBatches):
                 "skip_nonfinite is for one device: another replica would take its part of a step "
                 "that this one skips."
             )
-        is_finite = tf.math.is_finite(loss) & all_finite(gradients)
+        is_finite = tf.math.is_finite(loss)
+        # As in `_if_finite`: skipped here, such a step would not lower the scale.
+        if not isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            is_finite &= all_finite(gradients)
         skipped_steps.update_state(1 - tf.cast(is_finite, tf.float32))
         kept = [
             tf.where(is_finite, value, variable.value)

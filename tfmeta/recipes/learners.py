@@ -114,7 +114,7 @@ class MetaGANMAML(GradientSteps):
     adversarial_weight: Weight = 1.0
     """Weight of telling real from fake in the outer loss."""
     inner_adversarial_weight: Weight = 1.0
-    """The same in the inner steps of meta-training."""
+    """Weight of telling real from fake in the inner steps of meta-training."""
     generator_learning_rate: PositiveNumber = 0.001
     """Learning rate of the generator's optimizer, Adam."""
     first_order: Flag = False
